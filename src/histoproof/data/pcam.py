@@ -1,0 +1,183 @@
+"""The official PatchCamelyon files: their names, their shapes, and reading them block by block.
+
+PatchCamelyon (Veeling et al., MICCAI 2018, doi:10.1007/978-3-030-00934-2_24), Zenodo record 2546921. Per split:
+`camelyonpatch_level_2_split_{split}_x.h5` with `x` (N, 96, 96, 3) uint8, `.._y.h5` with `y` (N, 1, 1, 1) uint8 (1: a tumour
+pixel lies in the centre 32x32 px), and `.._meta.csv`. Copies in float32, chunked or not, are read as well.
+"""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError
+
+__all__ = [
+    "META_COLUMNS",
+    "PATCH_SHAPE",
+    "SPLITS",
+    "SourceSplit",
+    "SplitName",
+    "find_splits",
+    "official_name",
+    "open_split",
+    "read_blocks",
+    "read_meta",
+]
+
+SplitName = Literal["train", "valid", "test"]
+SPLITS: tuple[SplitName, ...] = get_args(SplitName)
+PATCH_SHAPE = (96, 96, 3)
+META_COLUMNS = ("coord_y", "coord_x", "tumor_patch", "center_tumor_patch", "wsi")
+_PIXEL_DTYPES = "uint8, float32, float64"
+_LABEL_SHAPES = "(N, 1, 1, 1) or (N,)"
+
+
+@dataclass(frozen=True)
+class SourceSplit:
+    """One split's official files. `y` and `meta` are None where there is no such file."""
+
+    name: SplitName
+    x: Path
+    y: Path | None
+    meta: Path | None
+    n: int
+    dtype: str
+    """dtype of the pixels on disk, e.g. "uint8"."""
+
+
+def official_name(split: SplitName, part: Literal["x.h5", "y.h5", "meta.csv"]) -> str:
+    """The official file name, e.g. camelyonpatch_level_2_split_train_x.h5."""
+    return f"camelyonpatch_level_2_split_{split}_{part}"
+
+
+def find_splits(folder: Path) -> list[SourceSplit]:
+    """The splits whose pixels are in `folder`, in the order train, valid, test. Raises DataError if there is none."""
+    if not folder.is_dir():
+        raise DataError(f"no such folder: {folder}", next="give the folder that holds the official .h5 files")
+    found = [open_split(folder, split) for split in SPLITS if (folder / official_name(split, "x.h5")).exists()]
+    if not found:
+        raise DataError(
+            f"{folder} holds no PatchCamelyon split",
+            valid=", ".join(official_name(split, "x.h5") for split in SPLITS),
+            next="point to the folder with the official names, or make one with `histoproof data synth`",
+        )
+    return found
+
+
+def open_split(folder: Path, split: SplitName) -> SourceSplit:
+    """Check one split's files (shapes, dtypes, equal length) without reading pixels. Raises DataError."""
+    x_path = folder / official_name(split, "x.h5")
+    y_path = folder / official_name(split, "y.h5")
+    meta_path = folder / official_name(split, "meta.csv")
+    with _open_h5(x_path) as file:
+        x = _dataset(file, "x", x_path)
+        if x.ndim != 4 or x.shape[1:] != PATCH_SHAPE:
+            raise DataError(f"{x_path}: x has shape {x.shape}", valid=f"(N, {', '.join(map(str, PATCH_SHAPE))})")
+        if x.dtype not in (np.uint8, np.float32, np.float64):
+            raise DataError(f"{x_path}: x has dtype {x.dtype}", valid=_PIXEL_DTYPES)
+        n, dtype = int(x.shape[0]), str(x.dtype)
+    if n == 0:
+        raise DataError(f"{x_path} holds no patches (N = 0)", next="remove the file, or fetch it again")
+    if y_path.exists():
+        with _open_h5(y_path) as file:
+            y = _dataset(file, "y", y_path)
+            if y.shape not in ((n, 1, 1, 1), (n,)) and y.size != n:
+                raise DataError(
+                    f"{split}: x holds {n} patches, y holds {y.shape[0] if y.ndim else 0} labels ({y_path.name})",
+                    next="fetch both files again: which label belongs to which patch cannot be known",
+                )
+            if y.shape not in ((n, 1, 1, 1), (n,)):
+                raise DataError(f"{y_path}: y has shape {y.shape}", valid=_LABEL_SHAPES)
+            if y.dtype.kind not in "buif":
+                raise DataError(f"{y_path}: y has dtype {y.dtype}", valid="an integer, float or bool dtype holding 0 and 1")
+    return SourceSplit(
+        name=split,
+        x=x_path,
+        y=y_path if y_path.exists() else None,
+        meta=meta_path if meta_path.exists() else None,
+        n=n,
+        dtype=dtype,
+    )
+
+
+def read_blocks(source: SourceSplit, rows: int) -> Iterator[tuple[int, NDArray[np.generic]]]:
+    """(first row, pixels of up to `rows` patches), in order; one block is in memory at a time. Raises DataError."""
+    with _open_h5(source.x) as file:
+        x = _dataset(file, "x", source.x)
+        for start in range(0, source.n, rows):
+            stop = min(start + rows, source.n)
+            try:
+                block = x[start:stop]
+            except OSError as e:
+                raise DataError(
+                    f"{source.x}: patches {start} to {stop - 1} cannot be read ({_reason(e)})",
+                    next="the file is damaged or cut short: fetch it again",
+                ) from None
+            yield start, block
+
+
+def read_labels(source: SourceSplit) -> NDArray[np.float64] | None:
+    """Labels as stored, shape (N,), in float64 so that no value is lost; None without a y file. Raises DataError."""
+    if source.y is None:
+        return None
+    with _open_h5(source.y) as file:
+        try:
+            return np.asarray(_dataset(file, "y", source.y)[...], dtype=np.float64).reshape(-1)
+        except OSError as e:
+            raise DataError(
+                f"{source.y}: labels cannot be read ({_reason(e)})", next="the file is damaged or cut short: fetch it again"
+            ) from None
+
+
+def read_meta(path: Path, n: int) -> list[dict[str, str]]:
+    """The rows of a meta CSV, as text. Raises DataError unless it has exactly n rows."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as e:
+        raise DataError(f"{path} is not a readable CSV: {e}") from None
+    if len(rows) != n:
+        raise DataError(f"{path} has {len(rows)} rows, its split has {n} patches", next="fetch both files again")
+    return rows
+
+
+def _open_h5(path: Path) -> h5py.File:
+    try:
+        return h5py.File(path, "r")
+    except FileNotFoundError:
+        raise DataError(f"no such file: {path}") from None
+    except OSError as e:
+        size = path.stat().st_size if path.exists() else 0
+        raise DataError(
+            f"{path} is no readable HDF5 file of {size} bytes ({_reason(e)})",
+            next="it may be cut short, still compressed (.gz), or something else under that name: fetch it again",
+        ) from None
+
+
+def _dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
+    try:
+        found = file[name]
+    except (KeyError, OSError, RuntimeError):
+        raise DataError(f"{path} has no dataset {name!r}", valid=f"a dataset {name!r}; found: {sorted(_names(file))}") from None
+    if not isinstance(found, h5py.Dataset):
+        raise DataError(f"{path}: {name!r} is a group, not a dataset", valid=f"a dataset {name!r}")
+    return found
+
+
+def _names(file: h5py.File) -> list[str]:
+    try:
+        return list(file.keys())
+    except (OSError, RuntimeError):
+        return []
+
+
+def _reason(e: Exception) -> str:
+    """The last, telling part of h5py's message, in one line."""
+    text = " ".join(str(e).split())
+    return text if len(text) <= 160 else text[:157] + "..."
