@@ -22,6 +22,7 @@ __all__ = [
     "new_folder",
     "read_json",
     "read_lines",
+    "readable",
     "sha256_file",
     "write_bytes",
     "write_json",
@@ -78,7 +79,12 @@ def write_text(path: Path, content: str) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as indented JSON, whole or not at all; NaN and infinities become null."""
-    write_text(path, json.dumps(_finite(content), indent=2, ensure_ascii=False) + "\n")
+    write_text(path, readable(content) + "\n")
+
+
+def readable(content: Any) -> str:
+    """Indented JSON; NaN and infinities become null."""
+    return json.dumps(_finite(content), indent=2, ensure_ascii=False)
 
 
 def read_json(path: Path) -> Any:
@@ -124,7 +130,9 @@ class JsonLines:
             self._file: BinaryIO = path.open("ab", buffering=0)
             if keep_bytes is not None:
                 if self._file.tell() < keep_bytes:
-                    raise DataError(f"{path} is shorter than its checkpoint says ({self._file.tell()} < {keep_bytes} bytes)")
+                    raise DataError(
+                        f"{path} is shorter than its checkpoint says ({self._file.tell()} < {keep_bytes} bytes)"
+                    )
                 self._file.truncate(keep_bytes)
         self.bytes = self._file.seek(0, os.SEEK_END)
 

@@ -42,7 +42,7 @@ def uniform(k: int, n: int) -> NDArray[np.float64]:
 def uniform_at(k: int, indices: NDArray[np.int64], columns: int) -> NDArray[np.float64]:
     """`columns` numbers in [0, 1) for each index, shape (len(indices), columns): the same whatever else is in `indices`."""
     counters = indices.astype(np.uint64)[:, None] * np.uint64(columns) + np.arange(columns, dtype=np.uint64)
-    return _to_unit(bits(k, counters))
+    return _to_unit(bits(k, counters.astype(np.uint64)))
 
 
 def permutation(k: int, n: int) -> NDArray[np.int64]:

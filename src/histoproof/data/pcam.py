@@ -95,7 +95,9 @@ def open_split(folder: Path, split: SplitName) -> SourceSplit:
             if y.shape not in ((n, 1, 1, 1), (n,)):
                 raise DataError(f"{y_path}: y has shape {y.shape}", valid=_LABEL_SHAPES)
             if y.dtype.kind not in "buif":
-                raise DataError(f"{y_path}: y has dtype {y.dtype}", valid="an integer, float or bool dtype holding 0 and 1")
+                raise DataError(
+                    f"{y_path}: y has dtype {y.dtype}", valid="an integer, float or bool dtype holding 0 and 1"
+                )
     return SourceSplit(
         name=split,
         x=x_path,
@@ -131,7 +133,8 @@ def read_labels(source: SourceSplit) -> NDArray[np.float64] | None:
             return np.asarray(_dataset(file, "y", source.y)[...], dtype=np.float64).reshape(-1)
         except OSError as e:
             raise DataError(
-                f"{source.y}: labels cannot be read ({_reason(e)})", next="the file is damaged or cut short: fetch it again"
+                f"{source.y}: labels cannot be read ({_reason(e)})",
+                next="the file is damaged or cut short: fetch it again",
             ) from None
 
 
@@ -164,7 +167,9 @@ def _dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
     try:
         found = file[name]
     except (KeyError, OSError, RuntimeError):
-        raise DataError(f"{path} has no dataset {name!r}", valid=f"a dataset {name!r}; found: {sorted(_names(file))}") from None
+        raise DataError(
+            f"{path} has no dataset {name!r}", valid=f"a dataset {name!r}; found: {sorted(_names(file))}"
+        ) from None
     if not isinstance(found, h5py.Dataset):
         raise DataError(f"{path}: {name!r} is a group, not a dataset", valid=f"a dataset {name!r}")
     return found

@@ -1,0 +1,180 @@
+"""Bootstrap intervals: resample patches, or whole groups of patches, and see how far a score moves.
+
+A replicate draws as many units (patches, or groups with all their patches) as there are, with replacement, and is held as how
+often each patch was drawn. Resampling whole groups keeps what ties their patches together (Field & Welsh, "Bootstrapping
+clustered data", J. R. Statist. Soc. B 69, 2007, doi:10.1111/j.1467-9868.2007.00593.x). Draws are keyed, see `rng`.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import rng
+from .errors import ConfigError, DataError
+
+__all__ = ["Interval", "logit_interval", "norm_interval", "number_units", "resample", "t_quantile"]
+
+_CELLS = 2**18  # weights held at once: 2 MiB an array, so that it stays in the cache
+_STILL = 1e-12  # what moves less than this does not move
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A score with its interval; what could not be had is None, and `why` says so in plain words."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    why: str | None = None
+
+    def as_json(self) -> dict[str, float | str | None]:
+        """A dict of value, low and high, and of why where something is missing."""
+        row: dict[str, float | str | None] = {"value": self.value, "low": self.low, "high": self.high}
+        return row if self.why is None else {**row, "why": self.why}
+
+
+def number_units(groups: NDArray[Any] | Sequence[Any] | None, n: int) -> Ints:
+    """The number, from 0, of the unit that each of n patches is drawn with: its group's, or its own without `groups`."""
+    if groups is None:
+        return np.arange(n, dtype=np.int64)
+    names = np.asarray(groups)
+    if names.shape != (n,):
+        raise DataError(
+            f"groups have shape {names.shape}", valid=f"one group for each of the {n} patches, shape ({n},)"
+        )
+    for index, name in enumerate(names.tolist()):
+        if name is None or (isinstance(name, float) and math.isnan(name)):
+            raise DataError(f"patch {index} has no group: {name}", valid="a name or a number for each patch")
+    return np.unique(names, return_inverse=True)[1].astype(np.int64)
+
+
+def resample(units: Ints, replicates: int, seed: int) -> Iterator[Floats]:
+    """How often each patch occurs in each replicate: arrays (some replicates, N) of whole numbers, float64, in order.
+
+    `units` (N,) numbers the unit of each patch from 0. Replicate r depends on (seed, r, number of units) only.
+    """
+    if replicates < 2:
+        raise ConfigError(f"replicates is {replicates}", valid="a whole number >= 2; 1000 by default")
+    count = int(units.max()) + 1
+    key = rng.key(seed, "bootstrap")
+    step = max(1, _CELLS // max(count, len(units)))
+    for start in range(0, replicates, step):
+        rows = np.arange(start, min(start + step, replicates), dtype=np.int64)
+        drawn = (rng.uniform_at(key, rows, count) * count).astype(np.int64)  # u <= 1 - 2**-53, so always below count
+        times = np.stack([np.bincount(row, minlength=count) for row in drawn]).astype(np.float64)
+        yield times[:, units]
+
+
+def logit_interval(value: float, replicates: Floats, *, units: int, level: float = 0.95, top: float = 1.0) -> Interval:
+    """The interval of a score in [0, top]: t interval on the logit scale with the bootstrap's standard error.
+
+    logit(y) +- t * sqrt(G / (G - 1)) * se / (y (1 - y)) with y = value / top, se the standard deviation of `replicates` (R,) /
+    top, G = `units`, how many units the score rests on, and t the quantile of Student's t with G - 1 degrees of freedom.
+    Standard intervals on a transformed scale: Efron & Tibshirani, An Introduction to the Bootstrap (1993), chapters 12 and 13;
+    t and sqrt(G / (G - 1)) undo the bootstrap's narrowness for few units (Hesterberg, Am. Statistician 69, 2015,
+    doi:10.1080/00031305.2015.1089789). It holds the value, and stays inside the range.
+
+    Replicates in which the score is undefined (NaN) are left out; if that is more than half, there is no interval.
+    """
+    kept = replicates[~np.isnan(replicates)] / top
+    missing = len(replicates) - len(kept)
+    if len(kept) < 2 or 2 * missing > len(replicates):
+        return Interval(value, None, None, f"undefined in {missing} of {len(replicates)} bootstrap replicates")
+    y, mean = value / top, math.fsum(kept) / len(kept)
+    error = math.sqrt(math.fsum((kept - mean) ** 2) / (len(kept) - 1))
+    if error < _STILL:
+        return _unmoved(value, units, level, top)
+    reach = _reach(units, level) * error / (y * (1 - y))
+    centre = math.log(y / (1 - y))
+    low, high = (top * _logistic(centre + sign * reach) for sign in (-1, 1))
+    return Interval(value, min(low, value), max(high, value))
+
+
+def norm_interval(value: float, gaps: Floats, replicates: Floats, *, units: int, level: float = 0.95) -> Interval:
+    """The interval of value = sum(|gaps|), an expected calibration error, from `gaps` (B,) and their `replicates` (R, B).
+
+    Noise adds to a sum of absolute values, so replicates lie above the value and the value above the truth: the percentile
+    interval of a calibrated model's error never holds the truth. So the test is inverted (Carpenter, Statist. Med. 18, 1999):
+    the candidates for the truth are sum(|s * gaps|), s >= 0, the noise is `replicates` - `gaps`, and the interval holds those
+    candidates under which the value seen is in no outer tail of sum(|s * gaps + noise|). The tails are narrowed for few `units`
+    as in `logit_interval`, and the interval is stretched to hold the value where it would not.
+    """
+    noise = replicates - gaps
+    if np.abs(noise).max() < _STILL:
+        return _unmoved(value, units, level, 1.0)
+    tail = NormalDist().cdf(-_reach(units, level))
+
+    def seen(scale: float, q: float) -> float:
+        return _quantile(np.abs(scale * gaps + noise).sum(axis=1), q)
+
+    if value < _STILL:
+        return Interval(value, 0.0, min(1.0, seen(0.0, 1 - tail)))
+    low = value * _root(lambda scale: seen(scale, 1 - tail) - value, 1 / value)
+    high = value * _root(lambda scale: seen(scale, tail) - value, 1 / value)
+    return Interval(value, min(low, value), min(1.0, max(high, value)))
+
+
+def t_quantile(p: float, freedom: int) -> float:
+    """The quantile of Student's t with whole degrees of freedom, p in (0.5, 1); Abramowitz & Stegun 26.7.3-5."""
+    if freedom > 1000:
+        z = NormalDist().inv_cdf(p)
+        return z + (z**3 + z) / (4 * freedom)
+    odd = freedom % 2
+
+    def inside(angle: float) -> float:  # P(|T| < sqrt(freedom) tan(angle))
+        cos, sin, total = math.cos(angle), math.sin(angle), 0.0
+        term = cos if odd else 1.0
+        for j in range(1 + odd, freedom, 2):
+            total += term
+            term *= cos * cos * j / (j + 1)
+        return 2 / math.pi * (angle + sin * total) if odd else sin * total
+
+    return math.sqrt(freedom) * math.tan(_root(lambda angle: inside(angle) - (2 * p - 1), math.pi / 2))
+
+
+def _unmoved(value: float, units: int, level: float, top: float) -> Interval:
+    """The interval where every replicate says the same (recall 1, AUC 1), which proves nothing.
+
+    A kind of unit that none of `units` is may still be as frequent as f, (1 - f)^units = (1 - level) / 2, and may move the score by
+    that share of its range: at an end of it, this is the exact binomial interval (Clopper & Pearson 1934).
+    """
+    share = 1 - ((1 - level) / 2) ** (1 / max(units, 1))
+    return Interval(value, max(0.0, value - share * top), min(top, value + share * top))
+
+
+def _reach(units: int, level: float) -> float:
+    """How many bootstrap standard errors an interval reaches to each side."""
+    g = max(units, 2)
+    return t_quantile((1 + level) / 2, g - 1) * math.sqrt(g / (g - 1))
+
+
+def _logistic(x: float) -> float:
+    return 1 / (1 + math.exp(-x)) if x > -700 else 0.0
+
+
+def _quantile(values: Floats, q: float) -> float:
+    """The q-quantile at place q (R + 1) of the sorted values, between neighbours in proportion."""
+    ordered = np.sort(values)
+    place = min(max(q * (len(ordered) + 1) - 1, 0.0), len(ordered) - 1.0)
+    below = math.floor(place)
+    above = min(below + 1, len(ordered) - 1)
+    return float(ordered[below] + (place - below) * (ordered[above] - ordered[below]))
+
+
+def _root(rising: Callable[[float], float], stop: float) -> float:
+    """Where a rising function crosses zero in [0, stop], by bisection; an end where it does not."""
+    low, high = 0.0, stop
+    if rising(low) >= 0:
+        return low
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if rising(middle) < 0 else (low, middle)
+    return high

@@ -1,0 +1,116 @@
+"""Checkpoints: safetensors with everything a run needs to go on, a readable JSON beside each, never a pickle.
+
+The JSON is a copy for people; the state that counts is in the safetensors header, so a checkpoint is one file and is replaced
+in one rename. A digest of its tensors is checked on loading.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialize
+from torch import Tensor, nn
+
+from .errors import RunError, writing
+from .files import canonical, write_bytes, write_json
+
+__all__ = [
+    "Checkpoint",
+    "load_latest",
+    "load_weights",
+    "read",
+    "tensors_sha256",
+    "weights_sha256",
+    "write",
+    "write_last",
+]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint as read: tensors by name ("model.*", "optim.*") and the state beside them."""
+
+    path: Path
+    tensors: dict[str, Tensor]
+    state: dict[str, Any]
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors whose names start with `prefix` and a dot, without it."""
+        return {name.removeprefix(f"{prefix}."): t for name, t in self.tensors.items() if name.startswith(f"{prefix}.")}
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """Digest of a model's weights and buffers: names, dtypes, shapes and bytes, in the order of the names."""
+    return tensors_sha256(model.state_dict())
+
+
+def tensors_sha256(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 over named tensors, whatever device or memory format they are in."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def write(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+    """Write a checkpoint whole or not at all, and its JSON beside it."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    state = {**state, "tensors_sha256": tensors_sha256(plain)}
+    write_bytes(path, serialize(plain, metadata={"histoproof": canonical(state)}))
+    write_json(path.with_suffix(".json"), state)
+
+
+def write_last(folder: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+    """Write `last`, keeping the one before as `previous`: at every moment at least one whole checkpoint is there."""
+    last, previous = folder / "last.safetensors", folder / "previous.safetensors"
+    with writing(previous):
+        if last.exists():
+            link = folder / ".previous.tmp"
+            link.unlink(missing_ok=True)
+            os.link(last, link)
+            os.replace(link, previous)
+    write(last, tensors, state)
+
+
+def read(path: Path) -> Checkpoint:
+    """Read and verify a checkpoint. Raises RunError if it is missing, damaged, or not ours."""
+    if not path.is_file():
+        raise RunError(f"no such checkpoint: {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        state = json.loads(metadata["histoproof"])
+    except (SafetensorError, OSError, KeyError, ValueError) as e:
+        raise RunError(f"{path} is damaged or no checkpoint of histoproof: {e or type(e).__name__}") from None
+    if state.get("tensors_sha256") != tensors_sha256(tensors):
+        raise RunError(f"{path} is damaged: its tensors do not have the digest it was written with")
+    return Checkpoint(path, tensors, state)
+
+
+def load_latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """(the newest whole checkpoint or None, what was wrong with those passed over)."""
+    problems: list[str] = []
+    for name in ("last", "previous"):
+        path = folder / f"{name}.safetensors"
+        if path.exists():
+            try:
+                return read(path), problems
+            except RunError as e:
+                problems.append(e.problem)
+    return None, problems
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
+    """Put a checkpoint's weights into a model of the same shape. Raises RunError if they do not fit."""
+    try:
+        model.load_state_dict(weights, strict=True)
+    except RuntimeError as e:
+        raise RunError(f"{path} does not fit the model of its config: {' '.join(str(e).split())[:300]}") from None

@@ -1,0 +1,259 @@
+"""The command line: parse, call the function of the same name, print. Imports happen inside handlers, so --help is fast."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+import typer
+
+from . import __version__
+from .errors import HistoproofError, OutputError
+from .progress import bar
+
+__all__ = ["app", "main"]
+
+_SETTINGS: dict[str, Any] = {
+    "no_args_is_help": True,
+    "add_completion": False,
+    "rich_markup_mode": None,
+    "pretty_exceptions_enable": False,
+}
+app = typer.Typer(
+    **_SETTINGS,
+    help="A PatchCamelyon pipeline whose every number can be proven. "
+    "Exit codes: 0 done; 1 done, and it found something wrong; 2 it could not run.",
+)
+data = typer.Typer(**_SETTINGS, help="Official files, synthetic look-alikes, and the store they are packed into.")
+app.add_typer(data, name="data")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else.")]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a key of the config; repeatable.")
+]
+Tta = Annotated[
+    bool | None, typer.Option("--tta/--no-tta", help="Average over the 8 rotations and flips; default: the config's.")
+]
+
+
+def main() -> NoReturn:
+    """The program `histoproof`: runs the command line and exits with 0, 1 or 2 (130 after Ctrl-C)."""
+    try:
+        app(prog_name="histoproof")
+    except HistoproofError as e:
+        _fail(e)
+    except OSError as e:
+        _fail(OutputError(f"{e.filename or 'a file'}: {e.strerror or e}"))
+    raise AssertionError("typer exits by itself")
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(__version__)  # noqa: T201
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder to make.")] = Path("demo"),
+    lang: Annotated[Literal["en", "nl"], typer.Option(help="Language of the journal.")] = "en",
+    as_json: Json = False,
+) -> None:
+    """The whole chain on synthetic patches; ends with the journal's path."""
+    from .demo import demo as run_demo
+
+    result = run_demo(out, lang=lang, say=_to_stderr)
+    _emit(result, as_json, [f"journal: {result['journal']}"])
+
+
+@data.command("synth")
+def data_synth(
+    out: Annotated[Path, typer.Argument(help="Folder to make.", show_default=False)],
+    train: Annotated[int, typer.Option(help="Patches in train.")] = 4096,
+    valid: Annotated[int, typer.Option(help="Patches in valid.")] = 768,
+    test: Annotated[int, typer.Option(help="Patches in test.")] = 768,
+    seed: Annotated[int, typer.Option(help="Another seed, other patches.")] = 42,
+    dtype: Annotated[Literal["uint8", "float32"], typer.Option(help="Type of the pixels on disk.")] = "uint8",
+    compression: Annotated[Literal["gzip", "none"], typer.Option(help="Chunked and compressed, or neither.")] = "gzip",
+    as_json: Json = False,
+) -> None:
+    """Write a learnable PatchCamelyon look-alike in the official files."""
+    from .data.synth import synth
+
+    with bar("patches") as progress:
+        result = synth(
+            out, train=train, valid=valid, test=test, seed=seed, dtype=dtype, compression=compression, progress=progress
+        )
+    counts = (f"{name}: {s['n']} patches, {s['positive']} positive" for name, s in result["splits"].items())
+    _emit(result, as_json, [f"dataset: {result['out']}", *counts])
+
+
+@data.command("pack")
+def data_pack(
+    source: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with the official files.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Store to make.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Pack official files into a store. Exits with 1 if patches had to go into quarantine."""
+    from .data.pack import pack
+
+    with bar("patches") as progress:
+        result = pack(source, out, progress=progress)
+    lines = [f"store: {result['store']}"]
+    for name, split in result["splits"].items():
+        labels = f"{split['positive']} positive" if split["positive"] is not None else "no labels"
+        lines.append(f"{name}: {split['n']} patches ({split['dtype']}), {labels}, {split['quarantined']} in quarantine")
+    if result["findings"]:
+        lines.append("found: " + ", ".join(f"{n} {kind}" for kind, n in result["findings"].items()))
+        lines.append(f"each one: {out / 'findings.jsonl'}")
+    _emit(result, as_json, lines, code=1 if result["errors"] else 0)
+
+
+@app.command()
+def train(
+    config: Annotated[Path | None, typer.Argument(help="The experiment, YAML.", show_default=False)] = None,
+    sets: Sets = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder to make; default runs/NAME-001, ...", show_default=False)
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Go on with an unfinished run.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train what CONFIG says, or go on with --resume RUN."""
+    from . import train as training
+
+    if (config is None) == (resume is None):
+        raise typer.BadParameter("give either CONFIG or --resume RUN")
+    if resume is not None and (sets or out):
+        raise typer.BadParameter("--resume goes on with the run as it is: --set and --out make no sense with it")
+    with bar("training") as progress:
+        if resume is not None:
+            result = training.resume(resume, progress=progress)
+        else:
+            assert config is not None
+            result = training.train(config, sets or (), out=out, progress=progress)
+    if result["status"] == "stopped":
+        _emit(result, as_json, [_stopped(result)], code=130 if result["signal"] == "SIGINT" else 0)
+        return
+    for warning in result["warnings"]:
+        typer.secho(warning, fg="red", bold=True, err=True)
+    best = result["best"]
+    auc = best["intervals"]["auc"]
+    lines = [
+        f"run: {result['run']}",
+        f"best epoch {best['epoch']} of {result['epochs']}: valid AUC {_interval(auc)}",
+        f"weights_sha256 {result['weights_sha256']}",
+        f"trail_sha256   {result['trail_sha256']}",
+    ]
+    _emit(result, as_json, lines)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Run folder.", show_default=False)],
+    split: Annotated[Literal["valid", "test"], typer.Option(help="Which split to score.")] = "valid",
+    store: Annotated[Path | None, typer.Option(help="Store, if not the config's.", show_default=False)] = None,
+    tta: Tta = None,
+    open_test: Annotated[
+        str | None,
+        typer.Option(metavar="REASON", help="Open the sealed test split; written into the ledger.", show_default=False),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Score a run's best checkpoint on a split, every score with its interval."""
+    from .evaluate import evaluate as score_run
+
+    result = score_run(run, split=split, store=store, tta=tta, open_test=open_test)
+    groups = (
+        f"over {result['groups']['count']} groups ({result['groups']['column']})"
+        if result["groups"]
+        else "over patches"
+    )
+    head = f"{split}: n = {result['n']}, threshold {result['threshold']:g}, 95 % intervals bootstrapped {groups}"
+    _emit(result, as_json, [head, *(f"{name:18} {_interval(v)}" for name, v in result["metrics"].items())])
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="Run folder.", show_default=False)],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="Images, folders, HDF5 files.", show_default=False)
+    ],
+    tta: Tta = None,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Default: the config's.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """The probability of tumour for each patch."""
+    from .predict import predict as predict_paths
+
+    result = predict_paths(model, paths, tta=tta, threshold=threshold)
+    lines = [
+        f"{row['tumor_probability']:.4f}  {'tumour' if row['label'] else 'normal'}  {row['path']}"
+        + ("" if row["index"] is None else f" [{row['index']}]")
+        for row in result
+    ]
+    _emit(result, as_json, lines)
+
+
+@app.command()
+def journal(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Run folders.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder to write.", show_default=False)],
+    lang: Annotated[Literal["en", "nl"], typer.Option(help="Language.")] = "en",
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing: is the journal in --out what the evidence says now?")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Write the journal from the evidence on disk. With --check, exits with 1 where journal and evidence differ."""
+    from .journal import check as check_journal
+    from .journal import journal as write_journal
+
+    if check:
+        result = check_journal(paths, out, lang=lang)
+        lines = ["the journal is what the evidence says"] if result["ok"] else result["problems"]
+        _emit(result, as_json, lines, code=0 if result["ok"] else 1)
+        return
+    result = write_journal(paths, out, lang=lang)
+    _emit(result, as_json, [f"journal: {result['journal']}"])
+
+
+def _stopped(result: dict[str, Any]) -> str:
+    return (
+        f"stopped by {result['signal']} at step {result['steps']}, checkpoint written; "
+        f"go on with: histoproof train --resume {result['run']}"
+    )
+
+
+def _interval(interval: dict[str, Any]) -> str:
+    if interval["value"] is None:
+        return f"undefined: {interval['why']}"
+    if interval["low"] is None:
+        return f"{interval['value']:.4f} (no interval: {interval['why']})"
+    return f"{interval['value']:.4f} ({interval['low']:.4f} to {interval['high']:.4f})"
+
+
+def _emit(result: Any, as_json: bool, lines: list[str], *, code: int = 0) -> None:
+    """Print a command's result for a machine or for people, and exit with its code."""
+    from .files import readable
+
+    print(readable(result) if as_json else "\n".join(lines))  # noqa: T201
+    if code:
+        raise typer.Exit(code)
+
+
+def _to_stderr(text: str) -> None:
+    print(text, file=sys.stderr)  # noqa: T201
+
+
+def _fail(error: HistoproofError) -> NoReturn:
+    typer.secho(f"error: {error}", fg="red" if sys.stderr.isatty() else None, err=True)
+    if "--json" in sys.argv:
+        from .files import readable
+
+        print(readable({"error": {"problem": error.problem, "valid": error.valid, "next": error.next}}))  # noqa: T201
+    sys.exit(2)

@@ -1,0 +1,125 @@
+"""Where and how numbers are computed: device, threads, arithmetic, and pixels turned into a model's input."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+from .augment import ColourShift, apply_colour
+from .errors import ConfigError
+
+__all__ = [
+    "Precision",
+    "Standardize",
+    "Workers",
+    "as_input",
+    "autocast",
+    "available_cores",
+    "deterministic",
+    "pick_device",
+]
+
+T = TypeVar("T")
+Precision = Literal["fp32", "bf16", "fp16"]
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Standardize:
+    """Mean and standard deviation of each channel, in units of 0-1. The default changes nothing."""
+
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+
+def as_input(images_NHWC: Tensor, standardize: Standardize, colour: ColourShift | None = None) -> Tensor:
+    """uint8 patches (N, 96, 96, 3) as a model's input (N, 3, 96, 96) float32: / 255, colour, standardised.
+
+    The result is channels_last in memory, as the pixels lie in the store: no copy is made for the layout.
+    """
+    x = images_NHWC.permute(0, 3, 1, 2).to(torch.float32).div_(255)
+    if colour is not None:
+        x = apply_colour(x, colour)
+    if standardize != Standardize():
+        mean, std = (torch.tensor(v, device=x.device).view(1, 3, 1, 1) for v in (standardize.mean, standardize.std))
+        x = x.sub_(mean).div_(std)
+    return x
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """The arithmetic of a forward pass; a context manager."""
+    return torch.autocast(device.type, _DTYPES.get(precision), enabled=precision != "fp32")
+
+
+def pick_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """The device to compute on. Raises ConfigError where CUDA is asked for and there is none."""
+    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        reason = "this torch is a CPU build" if torch.version.cuda is None else "no CUDA device is visible"
+        raise ConfigError(f"train.device = cuda, but {reason}", valid="cpu or auto here")
+    return torch.device("cuda")
+
+
+def available_cores() -> int:
+    """Cores this process may use (a Slurm allocation or taskset counts), not those of the machine."""
+    return len(os.sched_getaffinity(0))
+
+
+@contextmanager
+def deterministic(device: torch.device, intra_op_threads: int) -> Iterator[None]:
+    """Fix what torch would choose by itself: threads within an operation, CUDA kernels, TF32. Restored afterwards."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(intra_op_threads)
+    if device.type != "cuda":
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    algorithms = torch.are_deterministic_algorithms_enabled()
+    benchmark, tf32 = torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32
+    try:
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.allow_tf32 = False
+        yield
+    finally:
+        torch.use_deterministic_algorithms(algorithms)
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = benchmark, tf32
+        torch.set_num_threads(threads)
+
+
+class Workers:
+    """A few threads that share work. Results come back in the order of the work, whoever did it and when."""
+
+    def __init__(self, count: int, intra_op_threads: int = 1) -> None:
+        self.count = count
+        self._pool = (
+            ThreadPoolExecutor(count, "worker", initializer=torch.set_num_threads, initargs=(intra_op_threads,))
+            if count > 1
+            else None
+        )
+
+    def share(self, work: Callable[[int, int], T], pieces: int) -> Sequence[T]:
+        """[work(worker, piece) for each piece]: worker w takes pieces w, w + count, ..."""
+        if self._pool is None:
+            return [work(0, piece) for piece in range(pieces)]
+        used = min(self.count, pieces)
+
+        def lane(worker: int) -> list[T]:
+            return [work(worker, piece) for piece in range(worker, pieces, used)]
+
+        lanes = list(self._pool.map(lane, range(used)))
+        return [lanes[piece % used][piece // used] for piece in range(pieces)]
+
+    def close(self) -> None:
+        """End the threads."""
+        if self._pool is not None:
+            self._pool.shutdown()

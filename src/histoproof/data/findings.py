@@ -1,0 +1,65 @@
+"""A finding: one fault seen in the data, with where it is and what it means in words."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+__all__ = ["Finding", "Kind", "Severity", "has_errors", "quarantine_reasons"]
+
+Kind = Literal[
+    "nan",
+    "infinite",
+    "out_of_range",
+    "non_integer",
+    "blackout",
+    "washout",
+    "duplicate",
+    "duplicate_dihedral",
+    "near_duplicate",
+    "label_conflict",
+    "cross_split_duplicate",
+    "group_overlap",
+    "class_imbalance",
+    "dtype_bloat",
+    "wrong_shape",
+    "length_mismatch",
+    "bad_label",
+    "truncated_file",
+    "checksum_mismatch",
+    "split_swapped",
+    "label_suspect",
+]
+Severity = Literal["error", "warning", "info"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One audited fault. `index` is the patch's row in its split; None where the finding is about the whole split."""
+
+    kind: Kind
+    severity: Severity
+    split: str
+    index: int | None
+    detail: str
+    other: dict[str, Any] | None = None
+    """The other patch of a pair: {"split": ..., "index": ...}."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The finding as the JSON object of DESIGN's `data audit`."""
+        return asdict(self)
+
+
+def has_errors(findings: Iterable[Finding]) -> bool:
+    """Whether any finding is of severity error: then a command that made them exits with 1."""
+    return any(finding.severity == "error" for finding in findings)
+
+
+def quarantine_reasons(findings: Iterable[Finding]) -> dict[tuple[str, int], list[str]]:
+    """{(split, index): kinds} of every patch with a finding of severity error, in the findings' order."""
+    reasons: dict[tuple[str, int], list[str]] = {}
+    for finding in findings:
+        if finding.severity == "error" and finding.index is not None:
+            kinds = reasons.setdefault((finding.split, finding.index), [])
+            if finding.kind not in kinds:
+                kinds.append(finding.kind)
+    return reasons

@@ -1,0 +1,188 @@
+"""Official files into a store, in one streaming pass over the pixels.
+
+What cannot be represented exactly as uint8 (NaN, infinite, outside 0-255, not a whole number) is never silently repaired:
+it becomes a finding, and its patch goes into quarantine.
+"""
+
+import csv
+import hashlib
+import io
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import __version__
+from ..errors import DataError, OutputError
+from ..files import JsonLines, new_folder, sha256_file, write_json, write_text
+from .findings import Finding, has_errors, quarantine_reasons
+from .pcam import PATCH_SHAPE, SourceSplit, find_splits, read_blocks, read_labels, read_meta
+from .pixels import as_uint8, looks_scaled, pixel_findings
+from .store import BLOCK_ROWS, FORMAT, NO_LABEL, VERSION, content_sha256
+
+__all__ = ["pack"]
+
+Progress = Callable[[int, int], None]
+"""Called with (patches done, patches in all)."""
+
+_PATCH_BYTES = int(np.prod(PATCH_SHAPE))
+_READ_ROWS = 256
+"""Patches per read: 28 MB of float32. BLOCK_ROWS is a multiple of it."""
+
+
+def pack(source: Path, out: Path, *, progress: Progress | None = None) -> dict[str, Any]:
+    """Pack the official files in `source` into a new store at `out`.
+
+    Returns {"store", "splits": {name: {"n", "positive", "dtype", "images_sha256", "quarantined"}}, "findings": {kind: n},
+    "content_sha256", "errors": bool}. Raises DataError for files that cannot be packed (nothing is left behind) and
+    OutputError where `out` exists, cannot be written, or would not fit.
+    """
+    sources = find_splits(source)
+    _check_space(out, sum(s.n for s in sources) * _PATCH_BYTES)
+    total = sum(s.n for s in sources)
+    findings: list[Finding] = []
+    splits: dict[str, Any] = {}
+    with new_folder(out, what="store") as folder:
+        done = 0
+        for split in sources:
+            (folder / split.name).mkdir()
+            splits[split.name] = _pack_split(split, folder / split.name, findings, _offset(progress, done, total))
+            done += split.n
+        quarantine = _quarantine_csv(findings)
+        write_text(folder / "quarantine.csv", quarantine)
+        write_text(folder / "meta.csv", _meta_csv(sources))
+        lines = JsonLines(folder / "findings.jsonl")
+        lines.append(*(finding.as_json() for finding in findings))
+        lines.close()
+        manifest = {
+            "format": FORMAT,
+            "version": VERSION,
+            "histoproof": __version__,
+            "block_rows": BLOCK_ROWS,
+            "source": {"folder": str(source), "files": _source_files(sources)},
+            "splits": splits,
+            "content_sha256": content_sha256(splits, quarantine),
+        }
+        write_json(folder / "manifest.json", manifest)
+    return _report(out, manifest, findings)
+
+
+def _pack_split(source: SourceSplit, folder: Path, findings: list[Finding], progress: Progress) -> dict[str, Any]:
+    labels = _pack_labels(source, folder, findings)
+    images = _pack_images(source, folder / "images.npy", findings, progress)
+    positive = None if labels is None else int((np.load(folder / "labels.npy") == 1).sum())
+    return {"n": source.n, "positive": positive, "source_dtype": source.dtype, "images": images, "labels": labels}
+
+
+def _pack_images(source: SourceSplit, path: Path, findings: list[Finding], progress: Progress) -> dict[str, Any]:
+    header = io.BytesIO()
+    shape = (source.n, *PATCH_SHAPE)
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    whole = hashlib.sha256(header.getvalue())
+    block, blocks, inexact = hashlib.sha256(), [], 0
+    with path.open("wb") as file:
+        file.write(header.getvalue())
+        for start, values in read_blocks(source, _READ_ROWS):
+            if start == 0 and looks_scaled(values):
+                raise DataError(
+                    f"{source.x}: pixels seem to be scaled to 0-1",
+                    valid="whole numbers 0-255",
+                    next="multiply x by 255",
+                )
+            pixels, exact = as_uint8(values)
+            findings.extend(pixel_findings(values, exact, source.name, start))
+            inexact += int((~exact).sum())
+            content = np.ascontiguousarray(pixels).data.cast("B")
+            file.write(content)
+            whole.update(content)
+            block.update(content)
+            stop = start + len(pixels)
+            if stop % BLOCK_ROWS == 0 or stop == source.n:
+                blocks.append(block.hexdigest())
+                block = hashlib.sha256()
+            progress(stop, source.n)
+    return {"sha256": whole.hexdigest(), "blocks": blocks, "inexact_patches": inexact}
+
+
+def _pack_labels(source: SourceSplit, folder: Path, findings: list[Finding]) -> dict[str, Any] | None:
+    values = read_labels(source)
+    if values is None:
+        return None
+    good = (values == 0) | (values == 1)
+    if not good.any():
+        raise DataError(
+            f"{source.y}: no label is 0 or 1 (the first is {values[0]:g})", valid="0 (no tumour) or 1 (tumour)"
+        )
+    for index in np.flatnonzero(~good):
+        detail = f"label {values[index]:g} is neither 0 nor 1: stored as unknown"
+        findings.append(Finding("bad_label", "error", source.name, int(index), detail))
+    labels: NDArray[np.uint8] = np.where(good, np.nan_to_num(values), NO_LABEL).astype(np.uint8)
+    np.save(folder / "labels.npy", labels)
+    return {"sha256": sha256_file(folder / "labels.npy")}
+
+
+def _quarantine_csv(findings: list[Finding]) -> str:
+    reasons = quarantine_reasons(findings)
+    rows = [(split, str(index), "+".join(kinds)) for (split, index), kinds in sorted(reasons.items())]
+    return _csv([("split", "index", "reasons"), *rows])
+
+
+def _meta_csv(sources: list[SourceSplit]) -> str:
+    """One row a patch; the official columns of every split that has a meta file, empty for those without."""
+    metas = {s.name: read_meta(s.meta, s.n) for s in sources if s.meta}
+    columns = list(dict.fromkeys(c for rows in metas.values() for c in rows[0] if c and c not in ("split", "index")))
+    rows = [
+        (s.name, str(index), *(metas[s.name][index].get(c) or "" if s.name in metas else "" for c in columns))
+        for s in sources
+        for index in range(s.n)
+    ]
+    return _csv([("split", "index", *columns), *rows])
+
+
+def _csv(rows: list[tuple[str, ...]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _source_files(sources: list[SourceSplit]) -> list[dict[str, Any]]:
+    paths = [path for s in sources for path in (s.x, s.y, s.meta) if path is not None]
+    return [{"name": p.name, "bytes": p.stat().st_size, "sha256": sha256_file(p)} for p in paths]
+
+
+def _check_space(out: Path, needed: int) -> None:
+    parent = next(p for p in out.absolute().parents if p.exists())
+    free = shutil.disk_usage(parent).free
+    if free < needed:
+        raise OutputError(
+            f"cannot write {out}: the store needs {needed / 1e9:.2f} GB, {parent} has {free / 1e9:.2f} GB free",
+            next="free some space, or choose another place with --out",
+        )
+
+
+def _offset(progress: Progress | None, done: int, total: int) -> Progress:
+    return lambda step, _: progress(done + step, total) if progress else None
+
+
+def _report(out: Path, manifest: dict[str, Any], findings: list[Finding]) -> dict[str, Any]:
+    reasons = quarantine_reasons(findings)
+    kinds = [finding.kind for finding in findings]
+    return {
+        "store": str(out),
+        "splits": {
+            name: {
+                "n": split["n"],
+                "positive": split["positive"],
+                "dtype": split["source_dtype"],
+                "images_sha256": split["images"]["sha256"],
+                "quarantined": sum(1 for key in reasons if key[0] == name),
+            }
+            for name, split in manifest["splits"].items()
+        },
+        "findings": {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)},
+        "content_sha256": manifest["content_sha256"],
+        "errors": has_errors(findings),
+    }

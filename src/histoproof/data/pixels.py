@@ -1,0 +1,61 @@
+"""Pixels as stored against pixels as uint8: which patches can be represented exactly, and which cannot."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .findings import Finding
+
+__all__ = ["as_uint8", "looks_scaled", "pixel_findings"]
+
+_AXES = (1, 2, 3)
+
+
+def as_uint8(block: NDArray[np.generic]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """(uint8 pixels, exact) for a block (n, 96, 96, 3): `exact` (n,) says which patches kept every value.
+
+    A patch that is not exact holds the nearest uint8 of each value (NaN becomes 0); it belongs in quarantine.
+    """
+    if block.dtype == np.uint8:
+        return np.asarray(block, dtype=np.uint8), np.ones(len(block), dtype=np.bool_)
+    with np.errstate(invalid="ignore"):  # NaN compares false below, which is what we want to see
+        nearest = np.rint(np.clip(np.nan_to_num(block, nan=0.0, posinf=255.0, neginf=0.0), 0, 255))
+        exact: NDArray[np.bool_] = (nearest == block).all(axis=_AXES)
+    return nearest.astype(np.uint8), exact
+
+
+def pixel_findings(block: NDArray[np.generic], exact: NDArray[np.bool_], split: str, start: int) -> Iterator[Finding]:
+    """Findings nan, infinite, out_of_range and non_integer for the patches of a block that are not exact.
+
+    `start` is the row of the block's first patch. A patch may have several kinds.
+    """
+    for row in np.flatnonzero(~exact):
+        values = np.asarray(block[row], dtype=np.float64)
+        finite = values[np.isfinite(values)]
+        outside = finite[(finite < 0) | (finite > 255)]
+        inside = finite[(finite >= 0) & (finite <= 255)]
+        fractions = inside[inside != np.rint(inside)]
+        total = values.size
+        index = start + int(row)
+        for kind, count, example in (
+            ("nan", int(np.isnan(values).sum()), "not a number"),
+            ("infinite", int(np.isinf(values).sum()), "infinite"),
+            ("out_of_range", outside.size, f"outside 0-255, the farthest {_farthest(outside)}"),
+            ("non_integer", fractions.size, f"not whole numbers, e.g. {fractions[0]:g}" if fractions.size else ""),
+        ):
+            if count:
+                yield Finding(kind, "error", split, index, f"{count} of {total} values are {example}")  # type: ignore[arg-type]
+
+
+def looks_scaled(block: NDArray[np.generic]) -> bool:
+    """Whether a float block seems to hold pixels already divided by 255: all within 0-1, and not all whole numbers."""
+    if block.dtype.kind != "f" or not block.size:
+        return False
+    values = np.asarray(block, dtype=np.float64)
+    finite = values[np.isfinite(values)]
+    return bool(finite.size and finite.min() >= 0 and finite.max() <= 1 and (finite != np.rint(finite)).any())
+
+
+def _farthest(values: NDArray[np.float64]) -> str:
+    return f"{values[np.abs(values - 127.5).argmax()]:g}" if values.size else ""

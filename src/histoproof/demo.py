@@ -1,0 +1,68 @@
+"""The whole chain on synthetic patches: synth, pack, train, evaluate, predict, journal. Each step is the public function."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import Image
+
+from .data.pack import pack
+from .data.store import open_store
+from .data.synth import synth
+from .errors import OutputError, RunError, writing
+from .evaluate import evaluate
+from .journal import journal
+from .predict import predict
+from .train import train
+
+__all__ = ["demo", "shipped_config"]
+
+_TRAIN, _VALID, _TEST = 1536, 384, 384
+
+
+def demo(out: Path, *, lang: Literal["en", "nl"] = "en", say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
+    """Run the chain in a new folder `out`; `say` gets a line a step. Returns {"journal", "run", "store", "best", ...}.
+
+    Raises OutputError if `out` exists and is not empty.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise OutputError(f"{out} exists already", next=f"give another --out, or remove {out}")
+    official, store, run = out / "official", out / "store", out / "run"
+    say(f"1/6 {_TRAIN + _VALID + _TEST} synthetic patches in the official files: {official}")
+    synth(official, train=_TRAIN, valid=_VALID, test=_TEST)
+    say(f"2/6 pack them into a store: {store}")
+    packed = pack(official, store)
+    say(f"3/6 train a small CNN: {run}")
+    trained = train(shipped_config("demo"), [f"data.store={store}"], out=run)
+    if trained["status"] == "stopped":
+        raise RunError("the demo was stopped while training", next=f"go on with `histoproof train --resume {run}`")
+    say("4/6 evaluate it on valid")
+    scores = evaluate(run)
+    images = _some_images(store, out / "images")
+    say(f"5/6 predict on images: {images}")
+    predictions = predict(run, [images])
+    say(f"6/6 write the journal: {out / 'journal'}")
+    written = journal([run], out / "journal", lang=lang)
+    return {
+        "journal": written["journal"],
+        "run": str(run),
+        "store": packed["store"],
+        "best": trained["best"],
+        "auc": scores["metrics"]["auc"],
+        "predictions": predictions,
+    }
+
+
+def shipped_config(name: str) -> Path:
+    """A config that comes with histoproof: from the package when installed from a wheel, else from the repository."""
+    inside = Path(__file__).parent / "configs" / f"{name}.yaml"
+    return inside if inside.is_file() else Path(__file__).parents[2] / "configs" / f"{name}.yaml"
+
+
+def _some_images(store: Path, folder: Path) -> Path:
+    """The first ten valid patches as PNG files, for `predict`; the test split stays sealed."""
+    with writing(folder):
+        folder.mkdir(parents=True)
+        for row, pixels in enumerate(open_store(store).split("valid").images[:10]):
+            Image.fromarray(pixels).save(folder / f"valid-{row:02d}.png")
+    return folder

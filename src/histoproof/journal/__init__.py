@@ -1,0 +1,62 @@
+"""The journal: one page in HTML and in Markdown, every number read from the evidence on disk and followed by its command."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from ..errors import DataError
+from ..files import read_json, sha256_file
+from .evidence import RunEvidence, read_evidence
+from .page import write_pages
+
+__all__ = ["check", "journal"]
+
+Language = Literal["en", "nl"]
+
+
+def journal(paths: Sequence[Path], out: Path, *, lang: Language = "en") -> dict[str, Any]:
+    """Write journal.html, journal.md, assets/ and journal.json (the evidence with its digests) into `out`.
+
+    `paths` are run folders, finished or not. An earlier journal in `out` is replaced file by file. Returns {"journal",
+    "markdown", "runs", "warnings"}. Raises RunError or DataError for a path that is no run.
+    """
+    evidence = _read(paths)
+    files = write_pages(evidence, out, lang)
+    return {
+        "journal": str(out / "journal.html"),
+        "markdown": str(out / "journal.md"),
+        "files": files,
+        "runs": [str(run.path) for run in evidence],
+        "warnings": [warning for run in evidence for warning in run.warnings],
+    }
+
+
+def check(paths: Sequence[Path], out: Path, *, lang: Language = "en") -> dict[str, Any]:
+    """Hold the journal in `out` against the evidence as it is now. Returns {"ok", "problems": [...]}, writes nothing there."""
+    if not (out / "journal.json").is_file():
+        raise DataError(f"{out} holds no journal", next=f"write it with `histoproof journal RUN --out {out}`")
+    problems = _changed_evidence(read_json(out / "journal.json"))
+    with tempfile.TemporaryDirectory() as fresh:
+        for name in write_pages(_read(paths), Path(fresh), lang):
+            theirs = out / name
+            if not theirs.is_file():
+                problems.append(f"{theirs} is missing")
+            elif sha256_file(theirs) != sha256_file(Path(fresh) / name):
+                problems.append(f"{theirs} is not what the evidence says now")
+    return {"ok": not problems, "problems": problems}
+
+
+def _read(paths: Sequence[Path]) -> list[RunEvidence]:
+    return [read_evidence(path) for path in paths]
+
+
+def _changed_evidence(recorded: Any) -> list[str]:
+    problems = []
+    for name, digest in recorded["evidence"].items():
+        path = Path(name)
+        if not path.is_file():
+            problems.append(f"evidence is gone: {path}")
+        elif sha256_file(path) != digest:
+            problems.append(f"evidence was changed since the journal was written: {path}")
+    return problems

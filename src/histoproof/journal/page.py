@@ -1,0 +1,133 @@
+"""From evidence to pages: journal.html (figures inside it), journal.md (figures in assets/), journal.json (digests)."""
+
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from .. import __version__
+from ..files import sha256_file, write_bytes, write_json, write_text
+from ..yamlfile import parse_value
+from . import figures
+from .evidence import RunEvidence
+
+__all__ = ["write_pages"]
+
+_METRICS = (
+    "auc",
+    "average_precision",
+    "f2",
+    "recall",
+    "precision",
+    "specificity",
+    "f1",
+    "accuracy",
+    "balanced_accuracy",
+    "ece",
+    "nll",
+    "brier",
+)
+
+
+def write_pages(runs: Sequence[RunEvidence], out: Path, lang: str) -> list[str]:
+    """Write the journal's files into `out`; returns their names relative to it."""
+    words = _words(lang)
+    sections: list[dict[str, Any]] = []
+    assets: dict[str, bytes] = {}
+    for number, run in enumerate(runs, start=1):
+        drawn = {name: figures.render(draw) for name, draw in _figures(run, words["figure"]).items()}
+        pngs = {name: f"assets/{number:02d}-{_slug(run.name)}-{name}.png" for name in drawn}
+        assets |= {pngs[name]: png for name, (_, png) in drawn.items()}
+        sections.append(_section(run, {name: Markup(svg) for name, (svg, _) in drawn.items()}, pngs))
+    context = {"runs": sections, "words": words, "lang": lang, "version": __version__, "metrics": _METRICS}
+    templates = _templates(lang)
+    names = ["journal.html", "journal.md", *assets]
+    write_text(out / "journal.html", templates.get_template("page.html.j2").render(context))
+    write_text(out / "journal.md", _tidy(templates.get_template("page.md.j2").render(context)))
+    for name, png in assets.items():
+        write_bytes(out / name, png)
+    evidence = {str(path.absolute()): sha256_file(path) for run in runs for path in run.files}
+    write_json(out / "journal.json", {"histoproof": __version__, "lang": lang, "files": names, "evidence": evidence})
+    return names
+
+
+def _figures(run: RunEvidence, words: dict[str, Any]) -> dict[str, Callable[[], Figure]]:
+    """The figures that the run's evidence can make."""
+    found: dict[str, Callable[[], Figure]] = {}
+    if run.epochs:
+        found["curves"] = lambda: figures.curves(run, words)
+    if len(run.steps["step"]):
+        found["gradients"] = lambda: figures.gradients(run, words)
+    for split, evaluation in run.evaluations.items():
+        found[f"confusion-{split}"] = lambda e=evaluation: figures.confusion(e, words)  # type: ignore[misc]
+        if evaluation["metrics"]["auc"]["value"] is not None:
+            predictions = run.predictions[split]
+            found[f"ranking-{split}"] = lambda p=predictions, e=evaluation: figures.ranking(p, e, words)  # type: ignore[misc]
+    return found
+
+
+def _section(run: RunEvidence, svgs: dict[str, Markup], pngs: dict[str, str]) -> dict[str, Any]:
+    manifest = run.manifest
+    return {
+        "run": run,
+        "svg": svgs,
+        "png": pngs,
+        "pack_command": None
+        if manifest is None
+        else shlex.join(["histoproof", "data", "pack", manifest["source"]["folder"], "--out", str(run.store)]),
+        "commands": {
+            split: shlex.join(["histoproof", "evaluate", str(run.path), "--split", split])
+            for split in ("valid", "test")
+        },
+        "evidence": {str(path): sha256_file(path) for path in run.files},
+        "source_bytes": None if manifest is None else _source_bytes(manifest),
+    }
+
+
+def _source_bytes(manifest: dict[str, Any]) -> dict[str, int]:
+    """Bytes of each split's official pixel file."""
+    sizes = {file["name"]: file["bytes"] for file in manifest["source"]["files"]}
+    return {split: sizes.get(f"camelyonpatch_level_2_split_{split}_x.h5", 0) for split in manifest["splits"]}
+
+
+def _templates(lang: str) -> Environment:
+    environment = Environment(
+        loader=PackageLoader("histoproof.journal", "templates"),
+        autoescape=select_autoescape(["html.j2"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    comma = lang == "nl"
+
+    def number(value: float | None, digits: int = 3) -> str:
+        if value is None:
+            return "–"
+        text = f"{value:.{digits}f}"
+        return text.replace(".", ",") if comma else text
+
+    def count(value: int) -> str:
+        return f"{value:,}".replace(",", "." if comma else ",")
+
+    environment.filters |= {"number": number, "count": count, "cell": lambda text: str(text).replace("|", "\\|")}
+    return environment
+
+
+def _words(lang: str) -> dict[str, Any]:
+    text = resources.files("histoproof.journal").joinpath("words", f"{lang}.yaml").read_text(encoding="utf-8")
+    words: dict[str, Any] = parse_value(text)  # YAML 1.2: `on` and `no` are words
+    return words
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "run"
+
+
+def _tidy(markdown: str) -> str:
+    return re.sub(r"\n{3,}", "\n\n", markdown).strip() + "\n"

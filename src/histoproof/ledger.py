@@ -1,0 +1,47 @@
+"""The ledger: who opened the test split, when, with what, why. One hash-chained JSON line an opening, beside the store."""
+
+import getpass
+from pathlib import Path
+from typing import Any
+
+from .errors import SealedError
+from .files import JsonLines, read_lines
+from .provenance import command_line, now
+from .runs import GENESIS, Trail, trail_end
+
+__all__ = ["open_test", "openings", "path_of"]
+
+
+def path_of(store: Path) -> Path:
+    """Where a store's ledger is: beside it, STORE.ledger.jsonl, so that packing again does not lose it."""
+    return store.with_name(f"{store.name}.ledger.jsonl")
+
+
+def openings(store: Path) -> list[dict[str, Any]]:
+    """Every opening so far, oldest first. Raises RunError if a line was changed."""
+    trail_end(path_of(store))
+    return read_lines(path_of(store))
+
+
+def open_test(store: Path, reason: str | None, **what: str) -> dict[str, Any]:
+    """Write down that the test split is opened now; returns the line. Raises SealedError without a reason."""
+    if reason is None or not reason.strip():
+        raise SealedError(
+            "the test split is sealed: looking at it while choosing a model makes its score worthless",
+            valid="--split valid while you choose",
+            next='when you have chosen: --split test --open-test "why it may be opened now"; it is written into the ledger',
+        )
+    path = path_of(store)
+    trail = Trail(JsonLines(path), trail_end(path) if path.exists() else GENESIS)
+    line = {"opened": now(), "by": _user(), "reason": reason.strip(), "command": command_line(), **what}
+    trail.append(line)
+    trail.file.sync()
+    trail.file.close()
+    return line
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # no name for this user id, as in some containers
+        return "unknown"

@@ -1,0 +1,122 @@
+"""The training step on virtual shards: the same bits for any number of workers.
+
+A batch of B patches is cut into V parts. Each part is a pure function of (weights, its patches, its keys), computed with one
+thread inside an operation; gradients and batch-norm statistics are then added up in the order of the parts. Floating-point
+sums depend on their order, and this order is fixed: so who computed a part, and when, cannot matter.
+
+Batch norm sees one shard at a time, like ghost batch norm (Hoffer et al. 2017); its running statistics take the mean over shards.
+"""
+
+import copy
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .compute import Precision, Standardize, Workers, as_input, autocast
+from .data.batches import Batch
+from .models import rekey
+
+__all__ = ["ShardedStep", "StepResult"]
+
+_Norm = nn.modules.batchnorm._BatchNorm
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one batch gave: the mean loss, and the gradient of the mean loss in the order of the parameters."""
+
+    loss: float
+    gradients: list[Tensor]
+
+
+@dataclass(frozen=True)
+class _Part:
+    loss_sum: float
+    gradients: list[Tensor]
+    statistics: list[Tensor]
+    patches: int
+
+
+class ShardedStep:
+    """Computes a batch's loss and gradients in `shards` parts on `workers`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        shards: int,
+        workers: Workers,
+        *,
+        device: torch.device,
+        precision: Precision,
+        standardize: Standardize,
+        seed: int,
+    ) -> None:
+        self._shards, self._workers = shards, workers
+        self._device, self._precision, self._standardize, self._seed = device, precision, standardize, seed
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._norms = _norms(model)
+        self._momenta = [norm.momentum for norm in self._norms]
+        self._replicas = [_replica(model) for _ in range(workers.count)]
+
+    def __call__(self, batch: Batch, step: int, scale: float) -> StepResult:
+        """Loss and gradients of `batch`; updates the model's running batch-norm statistics. `scale` multiplies the loss
+        before the backward pass and divides the gradients after it."""
+        size = len(batch.indices)
+        bounds = [size * v // self._shards for v in range(self._shards + 1)]
+        cuts = [(v, slice(a, b)) for v, (a, b) in enumerate(itertools.pairwise(bounds)) if b > a]
+        parts = self._workers.share(lambda w, i: self._part(w, batch, step, *cuts[i], scale), len(cuts))
+        self._merge_statistics(parts, size)
+        gradients = parts[0].gradients
+        for part in parts[1:]:
+            torch._foreach_add_(gradients, part.gradients)
+        torch._foreach_mul_(gradients, 1.0 / (size * scale))
+        return StepResult(sum(part.loss_sum for part in parts) / size, gradients)
+
+    def _part(self, worker: int, batch: Batch, step: int, shard: int, cut: slice, scale: float) -> _Part:
+        replica = self._replicas[worker]
+        rekey(replica, self._device, self._seed, step, shard)
+        images, labels, colour = batch.shard(cut)
+        with autocast(self._device, self._precision):
+            logits = replica(as_input(images, self._standardize, colour))
+        loss = F.binary_cross_entropy_with_logits(logits.float(), labels, reduction="sum")
+        gradients = list(torch.autograd.grad(loss * scale, self._parameters))
+        # momentum is 1 in a replica: its running statistics are this shard's own.
+        statistics = [s.clone() for norm in _norms(replica) for s in _statistics(norm)]
+        return _Part(loss.item(), gradients, statistics, len(images))
+
+    def _merge_statistics(self, parts: Sequence[_Part], size: int) -> None:
+        position = 0
+        for norm, momentum in zip(self._norms, self._momenta, strict=True):
+            assert momentum is not None, "a cumulative average is no function of the step"
+            for running in _statistics(norm):
+                mean = sum(
+                    (part.statistics[position] * (part.patches / size) for part in parts), torch.zeros_like(running)
+                )
+                running.mul_(1 - momentum).add_(mean, alpha=momentum)
+                position += 1
+            if norm.num_batches_tracked is not None:
+                norm.num_batches_tracked.add_(1)
+
+
+def _replica(model: nn.Module) -> nn.Module:
+    """A copy for one worker: the same parameters, its own buffers and dropout generators."""
+    shared = {id(p): p for p in model.parameters()}
+    replica = copy.deepcopy(model, shared)
+    replica.train()
+    for norm in _norms(replica):
+        norm.momentum = 1.0
+    return replica
+
+
+def _norms(model: nn.Module) -> list[_Norm]:
+    return [m for m in model.modules() if isinstance(m, _Norm) and m.running_mean is not None]
+
+
+def _statistics(norm: _Norm) -> tuple[Tensor, Tensor]:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    return norm.running_mean, norm.running_var
