@@ -82,6 +82,7 @@ class MlpConfig(_Section):
     hidden: Annotated[list[Annotated[int, Field(ge=1, le=65536)]], Field(max_length=16)] = [64, 32]
     """Units of each hidden layer; ReLU between."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    """Share of each hidden layer's units set to 0 in a training step."""
 
 
 class CnnConfig(_Section):
@@ -91,7 +92,7 @@ class CnnConfig(_Section):
     widths: Annotated[list[Annotated[int, Field(ge=1, le=4096)]], Field(min_length=1, max_length=5)] = [32, 64, 128]
     """Channels of each stage; every stage halves the resolution (stem: 48 px, then 24, 12, 6, 3, 2)."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Before the last layer."""
+    """Share of the pooled features set to 0 in a training step."""
 
 
 class MonaiConfig(_Section):
@@ -125,7 +126,9 @@ class OptimConfig(_Section):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """SGD's momentum, or AdamW's beta1."""
     weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """L2 penalty (sgd) or decoupled decay (adamw) of weights; biases and norms have none."""
     nesterov: bool = False
+    """SGD only: look ahead along the momentum."""
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
     """Gradients with a larger L2 norm are scaled down to it; null: never."""
 
@@ -141,7 +144,9 @@ class StepConfig(_Section):
 
     name: Literal["step"]
     every_epochs: Annotated[int, Field(ge=1)] = 10
+    """Epochs between two falls."""
     factor: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """What the learning rate is multiplied by."""
 
 
 class CosineConfig(_Section):
@@ -149,7 +154,9 @@ class CosineConfig(_Section):
 
     name: Literal["cosine"]
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    """Epochs of linear rise; a fraction is allowed."""
     min_lr: Annotated[float, Field(ge=0)] = 0.0
+    """Learning rate of the last step."""
 
 
 class OneCycleConfig(_Section):
@@ -159,7 +166,9 @@ class OneCycleConfig(_Section):
     warmup: Annotated[float, Field(gt=0, lt=1)] = 0.3
     """Fraction of all steps that rise."""
     start_divisor: Annotated[float, Field(ge=1)] = 25.0
+    """The first step's learning rate is optim.lr over this."""
     end_divisor: Annotated[float, Field(ge=1)] = 1e4
+    """The last step's learning rate is the first's over this."""
 
 
 class PlateauConfig(_Section):
@@ -168,9 +177,13 @@ class PlateauConfig(_Section):
 
     name: Literal["plateau"]
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """What the learning rate is multiplied by."""
     patience: Annotated[int, Field(ge=0)] = 2
+    """Epochs without improvement that are waited for."""
     min_lr: Annotated[float, Field(ge=0)] = 1e-6
+    """The learning rate never falls below it."""
     threshold: Annotated[float, Field(ge=0)] = 1e-4
+    """An improvement is a valid loss below (1 - threshold) times the best."""
 
 
 ScheduleConfig = Annotated[
@@ -182,10 +195,13 @@ class TrainConfig(_Section):
     """The loop: how long, on what, in which arithmetic, shared by how many."""
 
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 5
+    """Passes over the train split."""
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 64
+    """Patches per step; at most as many as the train split has."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Arithmetic of the forward pass; weights are always float32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: a GPU if there is one."""
     shards: Annotated[int, Field(ge=1, le=1024)] = 4
     """A batch is cut into this many parts, each computed alone with one thread and summed in a fixed order: so the number
     of workers cannot change the bits. 1 gives that up: bits then depend on the number of threads."""

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from ..files import canonical, read_json
+from ..files import canonical, read_json, sha256_file
 from .pcam import PATCH_SHAPE, SPLITS, SplitName
 
 __all__ = [
@@ -86,7 +86,7 @@ class Split:
             path = self.folder / f"{name}.npy"
             if self.digests.get(name) is None:
                 continue
-            if hashlib.file_digest(path.open("rb"), "sha256").hexdigest() != self.digests[name]["sha256"]:
+            if sha256_file(path) != self.digests[name]["sha256"]:
                 raise DataError(
                     f"{path} is not what the manifest says{self._changed_block(name)}",
                     next="the store was changed after packing: pack it again",

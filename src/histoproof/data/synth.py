@@ -167,27 +167,27 @@ def _patches(source: _Source, indices: range) -> Iterator[_Patch]:
 
 
 def _source(seed: int, split: SplitName) -> _Source:
-    """A split's slides, those with tumour first; the two scanners take turns."""
-    with_tumour, without = _SLIDES[split]
-    if split == "test":
-        numbers = rng.permutation(rng.key(seed, "synth", "test slides"), _TEST)[: with_tumour + without] + 1
-        names = [f"camelyon16_test_{number:03d}" for number in numbers]
-    else:
-        names = _train_slides(seed, split, "tumor", _TRAIN_TUMOR, 0) + _train_slides(
-            seed, split, "normal", _TRAIN_NORMAL, 1
-        )
+    """The bank and a split's slides, those with tumour first; the two scanners take turns."""
     slides = [
-        _Slide(name, i < with_tumour, _colours(rng.key(seed, "synth", split, "slide", i), scanner=i % 2))
-        for i, name in enumerate(names)
+        _Slide(name, i < _SLIDES[split][0], _colours(rng.key(seed, "synth", split, "slide", i), scanner=i % 2))
+        for i, name in enumerate(_slide_names(seed, split))
     ]
     return _Source(seed, split, tissue.make_bank(seed), slides)
 
 
-def _train_slides(seed: int, split: SplitName, kind: str, known: int, column: int) -> list[str]:
-    """Train takes the first of the shuffled numbers, valid the next ones."""
-    shuffled = rng.permutation(rng.key(seed, "synth", kind, "slides"), known) + 1
-    first = 0 if split == "train" else _SLIDES["train"][column]
-    return [f"camelyon16_train_{kind}_{number:03d}" for number in shuffled[first : first + _SLIDES[split][column]]]
+def _slide_names(seed: int, split: SplitName) -> list[str]:
+    """Names like the official ones; of the shuffled numbers train takes the first and valid the next."""
+    with_tumour, without = _SLIDES[split]
+    if split == "test":  # official names do not tell which of these hold tumour
+        kinds = [("test", _TEST, 0, with_tumour + without)]
+    else:
+        t, w = (0, 0) if split == "train" else _SLIDES["train"]
+        kinds = [("train_tumor", _TRAIN_TUMOR, t, with_tumour), ("train_normal", _TRAIN_NORMAL, w, without)]
+    return [
+        f"camelyon16_{kind}_{number:03d}"
+        for kind, known, first, count in kinds
+        for number in rng.permutation(rng.key(seed, "synth", kind, "slides"), known)[first : first + count] + 1
+    ]
 
 
 def _colours(key: int, scanner: int) -> NDArray[np.uint8]:

@@ -270,7 +270,8 @@ def _mix(
     h += (n.grain >> 4).astype(np.float32) - 7.5
     e += (n.grain & 15).astype(np.float32) - 7.5
     h, e = (np.clip(plane * tissue, 0, 255) for plane in (h, e))
-    return h.astype(np.uint16) * np.uint16(256) + e.astype(np.uint16)
+    stains: NDArray[np.uint16] = h.astype(np.uint16) * np.uint16(256) + e.astype(np.uint16)
+    return stains
 
 
 def _fibre_texture(bank: Bank, n: _Numbers, warp: Plane) -> NDArray[np.uint8]:

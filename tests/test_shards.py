@@ -1,0 +1,113 @@
+"""A step's bits do not depend on who computed which shard; its mathematics are those of the plain step."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from histoproof import models
+from histoproof.checkpoint import tensors_sha256
+from histoproof.compute import Standardize, Workers, as_input, deterministic
+from histoproof.config import AugmentConfig, CnnConfig, MlpConfig, ModelConfig
+from histoproof.data.batches import Batch, Pixels, Sampler, make_batch
+from histoproof.data.store import open_store
+from histoproof.shards import ShardedStep
+
+CPU = torch.device("cpu")
+STANDARDIZE = Standardize((0.7, 0.5, 0.7), (0.2, 0.3, 0.2))
+
+
+@pytest.fixture(scope="module")
+def batch(store: Path) -> Batch:
+    split = open_store(store).split("train")
+    assert split.labels is not None
+    sampler = Sampler(np.arange(64, dtype=np.int64), split.labels, "natural", 61, 1)
+    augment = AugmentConfig(d4=True, channel=0.1)
+    return make_batch(Pixels(split, "disk", CPU), sampler, sampler.order(0), augment, 0, 0)
+
+
+def fingerprint(config: ModelConfig, batch: Batch, workers: int, shards: int = 4, precision: str = "fp32") -> str:
+    """Digest of two steps' gradients and of the batch-norm statistics after them."""
+    pool = Workers(workers)
+    with deterministic(CPU, 1):
+        model = models.build(config, 3)
+        step = ShardedStep(
+            model, shards, pool, device=CPU, precision=precision, standardize=STANDARDIZE, seed=5  # type: ignore[arg-type]
+        )
+        tensors = {}
+        for number in range(2):
+            result = step(batch, number, 1.0)
+            tensors |= {f"{number}.{k}": g.clone() for k, g in enumerate(result.gradients)}
+            tensors[f"{number}.loss"] = torch.tensor(result.loss, dtype=torch.float64)
+    pool.close()
+    return tensors_sha256(tensors | dict(model.named_buffers()))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("config", [MlpConfig(name="mlp"), CnnConfig(name="cnn", widths=[8, 16], dropout=0.2)], ids=lambda c: c.name)
+def test_any_number_of_workers_gives_the_same_bits(batch: Batch, config: ModelConfig, precision: str) -> None:
+    found = {fingerprint(config, batch, workers, precision=precision) for workers in (1, 2, 3, 4, 7)}
+    assert len(found) == 1
+
+
+def test_repetition_gives_the_same_bits(batch: Batch) -> None:
+    config = CnnConfig(name="cnn", widths=[8, 16])
+    assert len({fingerprint(config, batch, 2) for _ in range(5)}) == 1
+
+
+@pytest.mark.parametrize("shards", [1, 2, 4, 61, 100])
+def test_without_batch_norm_and_dropout_it_is_the_plain_gradient(batch: Batch, shards: int) -> None:
+    config = MlpConfig(name="mlp", hidden=[16], dropout=0.0)
+    model, plain = models.build(config, 3), models.build(config, 3)
+    step = ShardedStep(model, shards, Workers(1), device=CPU, precision="fp32", standardize=STANDARDIZE, seed=5)
+    result = step(batch, 0, 1.0)
+    images, labels, colour = batch.shard(slice(None))
+    loss = F.binary_cross_entropy_with_logits(plain(as_input(images, STANDARDIZE, colour)), labels)
+    expected = torch.autograd.grad(loss, list(plain.parameters()))
+    assert result.loss == pytest.approx(loss.item(), rel=1e-5)
+    for found, wanted in zip(result.gradients, expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_one_shard_updates_batch_norm_as_torch_does(batch: Batch) -> None:
+    config = CnnConfig(name="cnn", widths=[8, 16])
+    model, plain = models.build(config, 3), models.build(config, 3).train()
+    step = ShardedStep(model, 1, Workers(1), device=CPU, precision="fp32", standardize=STANDARDIZE, seed=5)
+    for number in range(3):
+        step(batch, number, 1.0)
+        images, _, colour = batch.shard(slice(None))
+        plain(as_input(images, STANDARDIZE, colour))
+    for (name, found), wanted in zip(model.named_buffers(), plain.buffers(), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-7, msg=name)
+
+
+def test_the_loss_scale_changes_no_gradient(batch: Batch) -> None:
+    config = MlpConfig(name="mlp", hidden=[16])
+    results = []
+    for scale in (1.0, 1024.0):
+        step = ShardedStep(
+            models.build(config, 3), 4, Workers(1), device=CPU, precision="fp32", standardize=STANDARDIZE, seed=5
+        )
+        results.append(step(batch, 0, scale).gradients)
+    for one, two in zip(*results, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_gpu_repeats_its_bits(batch: Batch, precision: str) -> None:
+    device = torch.device("cuda")
+    found = set()
+    for _ in range(3):
+        with deterministic(device, 1):
+            model = models.build(CnnConfig(name="cnn", widths=[8, 16], dropout=0.2), 3).to(device)
+            step = ShardedStep(
+                model, 4, Workers(1), device=device, precision=precision, standardize=STANDARDIZE, seed=5  # type: ignore[arg-type]
+            )
+            moved = Batch(0, batch.indices, batch.images.to(device), batch.labels.to(device), None)
+            result = step(moved, 0, 1.0)
+        found.add(tensors_sha256({str(k): g for k, g in enumerate(result.gradients)}))
+    assert len(found) == 1
