@@ -44,7 +44,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q tests/test_layers.py tests/test_docs.py
 
 docs: $(VENV)/.installed-dev
-	$(BIN)/python -m tests.generated_docs
+	$(BIN)/python docs/generate.py
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .

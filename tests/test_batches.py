@@ -14,7 +14,6 @@ from histoproof.data.batches import Pixels, Sampler, channel_statistics, make_ba
 from histoproof.data.store import Split, open_store
 from histoproof.errors import ConfigError
 
-
 CPU = torch.device("cpu")
 ALL = AugmentConfig(d4=True, brightness=0.1, contrast=0.1, channel=0.1)
 
@@ -35,7 +34,9 @@ def test_natural_sampling_draws_every_patch_once(n: int, epoch: int) -> None:
 
 
 @given(st.lists(st.integers(0, 1), min_size=4, max_size=200).filter(lambda y: len(set(y)) == 2), st.integers(0, 9))
-def test_balanced_sampling_halves_the_draws_and_uses_no_patch_twice_more_than_another(labels: list[int], epoch: int) -> None:
+def test_balanced_sampling_halves_the_draws_and_uses_no_patch_twice_more_than_another(
+    labels: list[int], epoch: int
+) -> None:
     order = sampler(labels, "balanced").order(epoch)
     assert len(order) == len(labels)
     y = np.array(labels)

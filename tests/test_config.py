@@ -42,7 +42,12 @@ def test_the_baseline_is_the_missions_experiment() -> None:
     c = load(REPOSITORY / "configs" / "baseline.yaml").as_dict()
     assert c["seed"] == 42
     assert c["model"] == {"name": "mlp", "hidden": [64, 32], "dropout": 0.3}
-    assert (c["optim"]["name"], c["optim"]["lr"], c["optim"]["momentum"], c["optim"]["max_grad_norm"]) == ("sgd", 0.001, 0.9, 1.0)
+    assert (c["optim"]["name"], c["optim"]["lr"], c["optim"]["momentum"], c["optim"]["max_grad_norm"]) == (
+        "sgd",
+        0.001,
+        0.9,
+        1.0,
+    )
     assert {k: c["schedule"][k] for k in ("name", "factor", "patience", "min_lr")} == {
         "name": "plateau",
         "factor": 0.1,
@@ -65,12 +70,19 @@ def test_a_bad_value_names_line_value_and_range(tmp_path: Path) -> None:
 
 
 def test_a_bad_override_is_named_as_typed(tmp_path: Path) -> None:
-    assert "--set optim.lr=fast: optim.lr = 'fast' is not valid" in refused(tmp_path, "model: {name: mlp}\n", "optim.lr=fast")
+    assert "--set optim.lr=fast: optim.lr = 'fast' is not valid" in refused(
+        tmp_path, "model: {name: mlp}\n", "optim.lr=fast"
+    )
 
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     message = refused(tmp_path, "model: {name: mpl}\ntrain: {epochs: 0, precision: fp64}\nseeed: 1\n")
-    for part in ("model.name = 'mpl' is not valid (valid: mlp, cnn", "train.epochs = 0", "train.precision = 'fp64'", "seeed; did you mean seed"):
+    for part in (
+        "model.name = 'mpl' is not valid (valid: mlp, cnn",
+        "train.epochs = 0",
+        "train.precision = 'fp64'",
+        "seeed; did you mean seed",
+    ):
         assert part in message
 
 
@@ -80,7 +92,9 @@ def test_a_model_must_be_named(tmp_path: Path) -> None:
 
 
 def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
-    assert "c.yaml:2: seed is given twice; first on line 1" in refused(tmp_path, "seed: 1\nseed: 2\nmodel: {name: mlp}\n")
+    assert "c.yaml:2: seed is given twice; first on line 1" in refused(
+        tmp_path, "seed: 1\nseed: 2\nmodel: {name: mlp}\n"
+    )
 
 
 def test_broken_yaml_names_the_line(tmp_path: Path) -> None:
@@ -94,11 +108,16 @@ def test_numbers_are_read_as_numbers(tmp_path: Path, text: str, value: float) ->
 
 
 def test_no_is_not_false(tmp_path: Path) -> None:
-    assert "augment.d4 = 'no' is not valid (valid: true or false)" in refused(tmp_path, "model: {name: mlp}\naugment: {d4: no}\n")
+    assert "augment.d4 = 'no' is not valid (valid: true or false)" in refused(
+        tmp_path, "model: {name: mlp}\naugment: {d4: no}\n"
+    )
 
 
 def test_overrides_reach_every_depth_and_make_sections(tmp_path: Path) -> None:
-    config = load(written(tmp_path, "model: {name: mlp}\n"), ["evaluate.groups.column=slide", "train.workers=2", "optim.max_grad_norm=null"])
+    config = load(
+        written(tmp_path, "model: {name: mlp}\n"),
+        ["evaluate.groups.column=slide", "train.workers=2", "optim.max_grad_norm=null"],
+    )
     assert config.evaluate.groups.column == "slide"
     assert config.train.workers == 2
     assert config.optim.max_grad_norm is None

@@ -49,7 +49,18 @@ def images(store: Path, tmp_path: Path) -> Path:
 def test_evaluation_gives_every_score_with_its_interval(run: Path) -> None:
     result = evaluate(run)
     assert (result["split"], result["n"], result["threshold"]) == ("valid", 96, 0.5)
-    for name in ("auc", "accuracy", "f1", "f2", "recall", "precision", "specificity", "average_precision", "ece", "nll"):
+    for name in (
+        "auc",
+        "accuracy",
+        "f1",
+        "f2",
+        "recall",
+        "precision",
+        "specificity",
+        "average_precision",
+        "ece",
+        "nll",
+    ):
         assert set(result["metrics"][name]) >= {"value", "low", "high"}
     assert read_json(run / "evaluations" / "valid.json")["metrics"] == json.loads(json.dumps(result["metrics"]))
 
@@ -112,7 +123,9 @@ def test_a_split_without_labels_predicts_and_cannot_be_evaluated(
     assert len(predict(run, [tmp_path / "d"])) == 5
 
 
-def test_a_store_without_the_split_says_which_it_has(run: Path, tmp_path: Path, write_split: Callable[..., None]) -> None:
+def test_a_store_without_the_split_says_which_it_has(
+    run: Path, tmp_path: Path, write_split: Callable[..., None]
+) -> None:
     write_split(tmp_path / "d", "train", np.zeros((4, 96, 96, 3), np.uint8), [0, 1, 0, 1])
     pack(tmp_path / "d", tmp_path / "s")
     with pytest.raises(DataError, match="has no valid split") as error:
@@ -154,7 +167,9 @@ def test_predict_reads_hdf5_with_its_rows(run: Path, images: Path, store: Path, 
     assert [r["tumor_probability"] for r in rows] == [r["tumor_probability"] for r in plain]
 
 
-@pytest.mark.parametrize(("suffix", "mode"), [("png", "RGBA"), ("tif", "RGB"), ("webp", "RGB"), ("jpg", "RGB"), ("png", "L"), ("png", "P")])
+@pytest.mark.parametrize(
+    ("suffix", "mode"), [("png", "RGBA"), ("tif", "RGB"), ("webp", "RGB"), ("jpg", "RGB"), ("png", "L"), ("png", "P")]
+)
 def test_predict_reads_the_usual_formats(run: Path, images: Path, tmp_path: Path, suffix: str, mode: str) -> None:
     with Image.open(images / "0.png") as image:
         image.convert(mode).save(tmp_path / f"a.{suffix}", **({"lossless": True} if suffix == "webp" else {}))

@@ -40,7 +40,10 @@ def test_a_store_holds_the_files_pixels_and_labels(official: Path, store: Path) 
     opened = open_store(store)
     assert list(opened.splits) == ["train", "valid", "test"]
     for name, split in opened.splits.items():
-        with h5py.File(official / official_name(name, "x.h5")) as x, h5py.File(official / official_name(name, "y.h5")) as y:
+        with (
+            h5py.File(official / official_name(name, "x.h5")) as x,
+            h5py.File(official / official_name(name, "y.h5")) as y,
+        ):
             assert np.array_equal(split.images, x["x"][:])
             assert split.labels is not None
             assert np.array_equal(split.labels, y["y"][:].reshape(-1))
@@ -50,10 +53,14 @@ def test_a_store_holds_the_files_pixels_and_labels(official: Path, store: Path) 
 def test_images_are_plain_numpy_and_their_digest_is_sha256sums(store: Path) -> None:
     mapped = np.load(store / "train" / "images.npy", mmap_mode="r")
     assert (mapped.dtype, mapped.shape) == (np.dtype("uint8"), (256, 96, 96, 3))
-    assert open_store(store).manifest["splits"]["train"]["images"]["sha256"] == sha256_file(store / "train" / "images.npy")
+    assert open_store(store).manifest["splits"]["train"]["images"]["sha256"] == sha256_file(
+        store / "train" / "images.npy"
+    )
 
 
-@pytest.mark.parametrize("options", [{}, {"chunks": (1, 96, 96, 3), "compression": "gzip"}, {"chunks": (37, 48, 96, 3)}])
+@pytest.mark.parametrize(
+    "options", [{}, {"chunks": (1, 96, 96, 3), "compression": "gzip"}, {"chunks": (37, 48, 96, 3)}]
+)
 @pytest.mark.parametrize("dtype", ["uint8", "float32", "float64"])
 def test_the_digest_depends_on_pixels_not_on_how_they_were_stored(
     tmp_path: Path, write_split: Write, dtype: str, options: dict[str, Any]
@@ -256,7 +263,14 @@ def test_an_interrupted_pack_leaves_nothing(official: Path, tmp_path: Path) -> N
 
 def test_a_changed_pixel_is_named_by_its_block(tmp_path: Path, write_split: Write) -> None:
     n = BLOCK_ROWS + 10
-    write_split(tmp_path / "d", "train", np.zeros((n, 96, 96, 3), np.uint8), np.arange(n) % 2, compression="gzip", chunks=(64, 96, 96, 3))
+    write_split(
+        tmp_path / "d",
+        "train",
+        np.zeros((n, 96, 96, 3), np.uint8),
+        np.arange(n) % 2,
+        compression="gzip",
+        chunks=(64, 96, 96, 3),
+    )
     pack(tmp_path / "d", tmp_path / "s")
     images = np.load(tmp_path / "s" / "train" / "images.npy", mmap_mode="r+")
     images[BLOCK_ROWS + 3, 40, 40, 0] = 1
@@ -266,7 +280,11 @@ def test_a_changed_pixel_is_named_by_its_block(tmp_path: Path, write_split: Writ
 
 
 def test_what_is_no_store_is_refused_with_advice(tmp_path: Path, official: Path) -> None:
-    for path, message in ((tmp_path / "absent", "no such store"), (tmp_path, "is no store"), (official, "pack them first")):
+    for path, message in (
+        (tmp_path / "absent", "no such store"),
+        (tmp_path, "is no store"),
+        (official, "pack them first"),
+    ):
         with pytest.raises(DataError) as error:
             open_store(path)
         assert message in str(error.value)
@@ -286,7 +304,7 @@ def test_a_store_of_another_version_or_with_a_cut_file_is_refused(tmp_path: Path
 
 
 def test_paths_with_spaces_and_quotes_work(tmp_path: Path, write_split: Write) -> None:
-    folder = tmp_path / "my data's \"copy\""
+    folder = tmp_path / 'my data\'s "copy"'
     write_split(folder / "d", "train", patches(4), [0, 1, 0, 1])
     assert pack(folder / "d", folder / "the store")["splits"]["train"]["n"] == 4
 

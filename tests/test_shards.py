@@ -34,7 +34,13 @@ def fingerprint(config: ModelConfig, batch: Batch, workers: int, shards: int = 4
     with deterministic(CPU, 1):
         model = models.build(config, 3)
         step = ShardedStep(
-            model, shards, pool, device=CPU, precision=precision, standardize=STANDARDIZE, seed=5  # type: ignore[arg-type]
+            model,
+            shards,
+            pool,
+            device=CPU,
+            precision=precision,
+            standardize=STANDARDIZE,
+            seed=5,  # type: ignore[arg-type]
         )
         tensors = {}
         for number in range(2):
@@ -46,7 +52,9 @@ def fingerprint(config: ModelConfig, batch: Batch, workers: int, shards: int = 4
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("config", [MlpConfig(name="mlp"), CnnConfig(name="cnn", widths=[8, 16], dropout=0.2)], ids=lambda c: c.name)
+@pytest.mark.parametrize(
+    "config", [MlpConfig(name="mlp"), CnnConfig(name="cnn", widths=[8, 16], dropout=0.2)], ids=lambda c: c.name
+)
 def test_any_number_of_workers_gives_the_same_bits(batch: Batch, config: ModelConfig, precision: str) -> None:
     found = {fingerprint(config, batch, workers, precision=precision) for workers in (1, 2, 3, 4, 7)}
     assert len(found) == 1
@@ -105,7 +113,13 @@ def test_a_gpu_repeats_its_bits(batch: Batch, precision: str) -> None:
         with deterministic(device, 1):
             model = models.build(CnnConfig(name="cnn", widths=[8, 16], dropout=0.2), 3).to(device)
             step = ShardedStep(
-                model, 4, Workers(1), device=device, precision=precision, standardize=STANDARDIZE, seed=5  # type: ignore[arg-type]
+                model,
+                4,
+                Workers(1),
+                device=device,
+                precision=precision,
+                standardize=STANDARDIZE,
+                seed=5,  # type: ignore[arg-type]
             )
             moved = Batch(0, batch.indices, batch.images.to(device), batch.labels.to(device), None)
             result = step(moved, 0, 1.0)

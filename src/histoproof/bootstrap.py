@@ -1,18 +1,17 @@
 """Bootstrap intervals: resample patches, or whole groups of patches, and see how far a score moves.
 
-A replicate draws as many units (patches, or groups with all their patches) as there are, with replacement, and is held as how
-often each patch was drawn. Resampling whole groups keeps what ties their patches together (Field & Welsh, "Bootstrapping
-clustered data", J. R. Statist. Soc. B 69, 2007, doi:10.1111/j.1467-9868.2007.00593.x). Draws are keyed, see `rng`.
+A replicate draws as many units (patches, or groups with all their patches) as there are, with replacement, and is held
+as how often each patch was drawn. Resampling whole groups keeps what ties their patches together (Field & Welsh,
+Bootstrapping clustered data, J. R. Statist. Soc. B 69, 2007). Draws are keyed, see `rng`.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from . import rng
 from .errors import ConfigError, DataError
@@ -41,8 +40,8 @@ class Interval:
         return row if self.why is None else {**row, "why": self.why}
 
 
-def number_units(groups: NDArray[Any] | Sequence[Any] | None, n: int) -> Ints:
-    """The number, from 0, of the unit that each of n patches is drawn with: its group's, or its own without `groups`."""
+def number_units(groups: ArrayLike | None, n: int) -> Ints:
+    """The number, from 0, of the unit that each of n patches is drawn with: its group, or itself without `groups`."""
     if groups is None:
         return np.arange(n, dtype=np.int64)
     names = np.asarray(groups)
@@ -76,11 +75,11 @@ def resample(units: Ints, replicates: int, seed: int) -> Iterator[Floats]:
 def logit_interval(value: float, replicates: Floats, *, units: int, level: float = 0.95, top: float = 1.0) -> Interval:
     """The interval of a score in [0, top]: t interval on the logit scale with the bootstrap's standard error.
 
-    logit(y) +- t * sqrt(G / (G - 1)) * se / (y (1 - y)) with y = value / top, se the standard deviation of `replicates` (R,) /
-    top, G = `units`, how many units the score rests on, and t the quantile of Student's t with G - 1 degrees of freedom.
-    Standard intervals on a transformed scale: Efron & Tibshirani, An Introduction to the Bootstrap (1993), chapters 12 and 13;
-    t and sqrt(G / (G - 1)) undo the bootstrap's narrowness for few units (Hesterberg, Am. Statistician 69, 2015,
-    doi:10.1080/00031305.2015.1089789). It holds the value, and stays inside the range.
+    logit(y) +- t sqrt(G / (G - 1)) se / (y (1 - y)) with y = value / top, se the standard deviation of `replicates`
+    (R,) / top, G = `units`, how many units the score rests on, and t the quantile of Student's t with G - 1 degrees of
+    freedom. Standard intervals on a transformed scale: Efron & Tibshirani, An Introduction to the Bootstrap (1993),
+    chapters 12 and 13; t and sqrt(G / (G - 1)) undo the bootstrap's narrowness for few units (Hesterberg, What teachers
+    should know about the bootstrap, Am. Statistician 69, 2015). It holds the value and stays inside the range.
 
     Replicates in which the score is undefined (NaN) are left out; if that is more than half, there is no interval.
     """
@@ -90,7 +89,7 @@ def logit_interval(value: float, replicates: Floats, *, units: int, level: float
         return Interval(value, None, None, f"undefined in {missing} of {len(replicates)} bootstrap replicates")
     y, mean = value / top, math.fsum(kept) / len(kept)
     error = math.sqrt(math.fsum((kept - mean) ** 2) / (len(kept) - 1))
-    if error < _STILL:
+    if error < _STILL or not 0 < y < 1:
         return _unmoved(value, units, level, top)
     reach = _reach(units, level) * error / (y * (1 - y))
     centre = math.log(y / (1 - y))
@@ -99,13 +98,14 @@ def logit_interval(value: float, replicates: Floats, *, units: int, level: float
 
 
 def norm_interval(value: float, gaps: Floats, replicates: Floats, *, units: int, level: float = 0.95) -> Interval:
-    """The interval of value = sum(|gaps|), an expected calibration error, from `gaps` (B,) and their `replicates` (R, B).
+    """The interval of value = sum(|gaps|), an expected calibration error, from `gaps` (B,) and `replicates` (R, B).
 
-    Noise adds to a sum of absolute values, so replicates lie above the value and the value above the truth: the percentile
-    interval of a calibrated model's error never holds the truth. So the test is inverted (Carpenter, Statist. Med. 18, 1999):
-    the candidates for the truth are sum(|s * gaps|), s >= 0, the noise is `replicates` - `gaps`, and the interval holds those
-    candidates under which the value seen is in no outer tail of sum(|s * gaps + noise|). The tails are narrowed for few `units`
-    as in `logit_interval`, and the interval is stretched to hold the value where it would not.
+    Noise adds to a sum of absolute values, so replicates lie above the value and the value above the truth: the
+    percentile interval of a calibrated model's error never holds the truth. So a test is inverted (Carpenter, Test
+    inversion bootstrap confidence intervals, J. R. Statist. Soc. B 61, 1999): candidates for the truth are
+    sum(|s * gaps|), s >= 0, the noise is `replicates` - `gaps`, and the interval holds the candidates under which the
+    value seen is in no outer tail of sum(|s * gaps + noise|); tails as wide as in `logit_interval`. As the shape of the
+    gaps is itself uncertain, the upper end is at least that of `logit_interval`, the safe side for a calibrated model.
     """
     noise = replicates - gaps
     if np.abs(noise).max() < _STILL:
@@ -115,11 +115,12 @@ def norm_interval(value: float, gaps: Floats, replicates: Floats, *, units: int,
     def seen(scale: float, q: float) -> float:
         return _quantile(np.abs(scale * gaps + noise).sum(axis=1), q)
 
-    if value < _STILL:
+    if value < _STILL:  # no shape to scale
         return Interval(value, 0.0, min(1.0, seen(0.0, 1 - tail)))
     low = value * _root(lambda scale: seen(scale, 1 - tail) - value, 1 / value)
     high = value * _root(lambda scale: seen(scale, tail) - value, 1 / value)
-    return Interval(value, min(low, value), min(1.0, max(high, value)))
+    usual = logit_interval(value, np.abs(replicates).sum(axis=1), units=units, level=level)
+    return Interval(value, min(low, value), min(1.0, max(high, usual.high or 0.0)))
 
 
 def t_quantile(p: float, freedom: int) -> float:
@@ -143,8 +144,8 @@ def t_quantile(p: float, freedom: int) -> float:
 def _unmoved(value: float, units: int, level: float, top: float) -> Interval:
     """The interval where every replicate says the same (recall 1, AUC 1), which proves nothing.
 
-    A kind of unit that none of `units` is may still be as frequent as f, (1 - f)^units = (1 - level) / 2, and may move the score by
-    that share of its range: at an end of it, this is the exact binomial interval (Clopper & Pearson 1934).
+    A kind of unit that none of `units` is may still be as frequent as f, (1 - f) ** units = (1 - level) / 2, and may
+    move the score by that share of its range: from an end, the exact binomial interval (Clopper & Pearson 1934).
     """
     share = 1 - ((1 - level) / 2) ** (1 / max(units, 1))
     return Interval(value, max(0.0, value - share * top), min(top, value + share * top))

@@ -1,6 +1,7 @@
 """Evaluation: predictions of a checkpoint on a split into a file, and scores with intervals from that file."""
 
 import io
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -53,11 +54,11 @@ class Predictions:
 def load_predictions(path: Path) -> Predictions:
     """Read a predictions file. Raises DataError if it is missing or damaged."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             return Predictions(file["index"], file["logit"], file["label"])
     except FileNotFoundError:
         raise DataError(f"no predictions: {path}", next="make them with `histoproof evaluate RUN`") from None
-    except (OSError, KeyError, ValueError) as e:
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as e:
         raise DataError(f"{path} is no readable predictions file: {e}") from None
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from .errors import SealedError
 from .files import JsonLines, read_lines
 from .provenance import command_line, now
-from .runs import GENESIS, Trail, trail_end
+from .runs import Trail, locked, trail_end
 
 __all__ = ["open_test", "openings", "path_of"]
 
@@ -32,11 +32,13 @@ def open_test(store: Path, reason: str | None, **what: str) -> dict[str, Any]:
             next='when you have chosen: --split test --open-test "why it may be opened now"; it is written into the ledger',
         )
     path = path_of(store)
-    trail = Trail(JsonLines(path), trail_end(path) if path.exists() else GENESIS)
     line = {"opened": now(), "by": _user(), "reason": reason.strip(), "command": command_line(), **what}
-    trail.append(line)
-    trail.file.sync()
-    trail.file.close()
+    with locked(path):
+        link = trail_end(path)
+        file = JsonLines(path)
+        Trail(file, link).append(line)
+        file.sync()
+        file.close()
     return line
 
 

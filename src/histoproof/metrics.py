@@ -1,10 +1,10 @@
 """Scores of a two-class classifier, each with a bootstrap interval; numpy only, no global randomness.
 
-Throughout: `labels` (N,) are 0 or 1 (1: tumour), `probabilities` (N,) are float64 in [0, 1], that of tumour, and a patch is
-called tumour if probability >= threshold. TP, FP, TN, FN count patches. A score that is undefined is None, never 0 or NaN.
+Throughout: `labels` (N,) are 0 or 1 (1: tumour), `probabilities` (N,) are float64 in [0, 1], that of tumour; a patch is
+called tumour if probability >= threshold. TP, FP, TN, FN count patches. What is undefined is None, never 0 or NaN.
 
-    auc                 P(a tumour patch scores above a normal one) + P(they tie) / 2: the area under the ROC curve by mid-ranks
-                        (Mann & Whitney 1947; Hanley & McNeil 1982); needs both classes
+    auc                 P(a tumour patch scores above a normal one) + P(they tie) / 2, the area under the ROC curve by
+                        mid-ranks (Hanley & McNeil, Radiology 143, 1982); needs both classes
     average_precision   sum of (R_k - R_k-1) P_k over the distinct probabilities, highest first; needs a tumour patch
     accuracy            (TP + TN) / N
     balanced_accuracy   (recall + specificity) / 2; needs both classes
@@ -12,16 +12,14 @@ called tumour if probability >= threshold. TP, FP, TN, FN count patches. A score
     recall              TP / (TP + FN)
     precision           TP / (TP + FP)
     specificity         TN / (TN + FP)
-    ece                 sum over 15 equal bins of n_b / N |mean probability - rate of tumour| (Naeini et al., AAAI 2015; Guo et
-                        al., ICML 2017, take the predicted class's probability instead); bin edges belong to the lower bin
-    nll                 mean of -ln(probability of the label), probabilities clipped to [1e-7, 1 - 1e-7]: at most 16.12
+    ece                 sum over 15 equal bins of n_b / N |mean probability - rate of tumour| (Naeini et al., AAAI 2015;
+                        Guo et al., ICML 2017, take the called class instead); an edge belongs to the bin below it
+    nll                 mean of -ln(probability of the label), clipped to [1e-7, 1 - 1e-7], so at most 16.12
     brier               mean of (probability - label)^2
     prevalence          (TP + FN) / N
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -43,7 +41,7 @@ __all__ = [
 
 _CLIP = 1e-7
 _BINS = 15
-_TOP = {"nll": -float(np.log(_CLIP))}  # the highest value a score can take, where it is not 1
+_WORST = -float(np.log(_CLIP))  # the highest nll
 
 
 @dataclass(frozen=True)
@@ -67,9 +65,8 @@ class _Table:
     def tally(self, weights: Floats) -> tuple[Floats, Floats]:
         """How many tumour and how many normal patches each row holds, (R, K) each, under weights (R, N)."""
         k = len(self.probabilities)
-        counts: Floats = np.stack(
-            [np.bincount(self.cells, weights=row, minlength=2 * k) for row in weights], dtype=np.float64
-        )
+        rows = [np.bincount(self.cells, weights=row, minlength=2 * k) for row in weights]
+        counts = np.asarray(rows, dtype=np.float64)
         return counts[:, k:], counts[:, :k]
 
 
@@ -85,20 +82,16 @@ def score_with_intervals(
     probabilities: ArrayLike,
     *,
     threshold: float = 0.5,
-    groups: NDArray[Any] | Sequence[Any] | None = None,
+    groups: ArrayLike | None = None,
     replicates: int = 1000,
     level: float = 0.95,
     seed: int = 42,
 ) -> dict[str, Interval]:
-    """Every metric of `score` with its bootstrap interval, over patches, or over whole groups where `groups` (N,) is given.
+    """Every metric of `score` with its bootstrap interval, over patches, or whole groups if `groups` (N,) is given.
 
-    Which interval: `bootstrap.logit_interval` (t interval on the logit scale with the bootstrap's standard error; nll as a
-    share of its highest value), for ece `bootstrap.norm_interval` (test inversion). Percentile intervals were tried first and
-    are too narrow where groups are few or scores near 1. Coverage of the nominal 95 % in simulations (1000 replicates, 800-1600
-    data sets a row): COVERAGE
-
-    The intervals are about patches, or groups, drawn anew from where these came; the model stays as it is. One seed gives the
-    same intervals everywhere, but for nll and the logits the last digits of the platform's logarithm.
+    The interval is `bootstrap.logit_interval` (nll: as a share of its highest value), for ece `norm_interval`; what they
+    cover is told there. It is about patches, or groups, drawn anew from where these came, with the model as it is. One
+    seed gives the same draws everywhere; the last digits of nll and of the ends hang on the platform's logarithm.
     """
     y, p = _checked(labels, probabilities, threshold)
     if not 0 < level < 1:
@@ -122,7 +115,7 @@ def score_with_intervals(
             drawn = np.concatenate([found for _, found in chunks])
             out[name] = norm_interval(value, gaps[0], drawn, units=bases[name], level=level)
         else:
-            drawn, top = np.concatenate([found[name] for found, _ in chunks]), _TOP.get(name, 1.0)
+            drawn, top = np.concatenate([found[name] for found, _ in chunks]), _WORST if name == "nll" else 1.0
             out[name] = logit_interval(value, drawn, units=bases[name], level=level, top=top)
     return out
 
@@ -150,8 +143,8 @@ def roc_curve(
 ) -> tuple[Floats, Floats, Floats]:
     """False positive rates, true positive rates and thresholds, (T,) each, as scikit-learn's `roc_curve` gives them.
 
-    Rates rise from 0 to 1 and thresholds fall from infinity, where nothing is called tumour. With `drop_intermediate`, points on
-    a straight line between their neighbours are left out. DataError unless both classes are there.
+    Rates rise from 0 to 1 and thresholds fall from infinity, where nothing is called tumour. With `drop_intermediate`,
+    points on a straight line between their neighbours are left out. DataError unless both classes are there.
     """
     tp, fp, thresholds = _cumulated(labels, probabilities, both=True)
     if drop_intermediate and len(tp) > 2:
@@ -163,10 +156,10 @@ def roc_curve(
 
 
 def precision_recall_curve(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Floats, Floats, Floats]:
-    """Precision (T + 1,), recall (T + 1,) and rising thresholds (T,), as scikit-learn's `precision_recall_curve` gives them.
+    """Precision, recall (T + 1,) and rising thresholds (T,), as scikit-learn's `precision_recall_curve` gives them.
 
-    One point for each distinct probability, then the point precision 1, recall 0 that has no threshold. DataError unless a
-    patch is labelled tumour.
+    One point for each distinct probability, then the point precision 1, recall 0 that has no threshold. DataError
+    unless a patch is labelled tumour.
     """
     tp, fp, thresholds = _cumulated(labels, probabilities, both=False)
     return np.append((tp / (tp + fp))[::-1], 1.0), np.append((tp / tp[-1])[::-1], 0.0), thresholds[::-1].copy()
@@ -299,10 +292,8 @@ def _vector(values: ArrayLike, name: str, length: int | None) -> Floats:
     if array.ndim != 1:
         raise DataError(f"{name} have shape {array.shape}", valid="one number for each patch, shape (N,)")
     if length is not None and len(array) != length:
-        first = min(len(array), length)
-        raise DataError(
-            f"{len(array)} {name} for {length} probabilities: the first without a partner is at index {first}"
-        )
+        alone = min(len(array), length)
+        raise DataError(f"{len(array)} {name} for {length} probabilities: index {alone} is without a partner")
     return array
 
 

@@ -15,7 +15,7 @@ from .config import Config, load
 from .errors import OutputError, RunError, writing
 from .files import JsonLines, canonical, read_json, read_lines
 
-__all__ = ["GENESIS", "Run", "Trail", "chained", "create", "free_name", "open_run", "trail_end"]
+__all__ = ["GENESIS", "Run", "Trail", "chained", "create", "free_name", "locked", "open_run", "trail_end"]
 
 GENESIS = "0" * 64
 """What the first line of a chain follows."""
@@ -99,18 +99,19 @@ class Run:
         summary: dict[str, Any] = read_json(self.summary)
         return summary
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the run for writing. Raises RunError if another process does."""
-        path = self.path / ".lock"
-        with writing(path), path.open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RunError(
-                    f"another process is writing to {self.path}", next="wait for it, or give another --out"
-                ) from None
-            yield
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold `path` (a run folder or a chained file) for writing. Raises RunError if another process does."""
+    lock = path / ".lock" if path.is_dir() else path.with_name(f".{path.name}.lock")
+    with writing(lock):
+        file = lock.open("w")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(f"another process is writing to {path}", next="wait for it to end, then try again") from None
+        yield
 
 
 def create(path: Path) -> Run:

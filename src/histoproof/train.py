@@ -30,7 +30,7 @@ from .inference import TrainedModel, from_checkpoint
 from .metrics import score
 from .optim import LossScale, Schedule, build_optimizer, clip, load_optimizer, optimizer_tensors
 from .provenance import environment, now
-from .runs import GENESIS, Run, Trail, create, free_name, open_run
+from .runs import GENESIS, Run, Trail, create, free_name, locked, open_run
 from .shards import ShardedStep
 from .signals import StopRequest
 
@@ -53,7 +53,7 @@ def train(
     resolved = resolved.model_copy(update={"data": data})
     setup = _prepare(resolved)
     run = create(out if out is not None else free_name(Path("runs"), config.stem))
-    with run.locked():
+    with locked(run.path):
         write_text(run.config, resolved.as_yaml())
         write_json(run.environment, environment(setup.device.type))
         return _run(setup, run, progress)
@@ -68,7 +68,7 @@ def resume(path: Path, *, progress: Progress | None = None) -> dict[str, Any]:
     if run.finished:
         return run.load_summary()
     setup = _prepare(run.load_config())
-    with run.locked():
+    with locked(run.path):
         return _run(setup, run, progress)
 
 

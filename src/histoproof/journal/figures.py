@@ -1,6 +1,7 @@
 """The journal's figures. Each takes evidence and words, and returns a matplotlib Figure; equal evidence gives equal bytes."""
 
 import io
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -36,15 +37,16 @@ _STYLE = {
 _MOST_POINTS = 1500
 
 
-def render(draw: Callable[[], Figure]) -> tuple[str, bytes]:
-    """(SVG text, PNG bytes) of a figure, without clock times or random ids."""
+def render(draw: Callable[[], Figure], name: str) -> tuple[str, bytes]:
+    """(SVG text, PNG bytes) of a figure, without clock times or random ids. `name` goes before every id inside the SVG, since
+    several figures share a page."""
     with rc_context(_STYLE):  # type: ignore[arg-type]
         figure = draw()
         svg, png = io.StringIO(), io.BytesIO()
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
         figure.savefig(png, format="png", dpi=144, metadata={"Software": None})
     text = svg.getvalue()
-    return text[text.index("<svg") :], png.getvalue()
+    return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text[text.index("<svg") :]), png.getvalue()
 
 
 def curves(run: RunEvidence, words: Words) -> Figure:

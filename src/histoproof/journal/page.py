@@ -41,7 +41,9 @@ def write_pages(runs: Sequence[RunEvidence], out: Path, lang: str) -> list[str]:
     sections: list[dict[str, Any]] = []
     assets: dict[str, bytes] = {}
     for number, run in enumerate(runs, start=1):
-        drawn = {name: figures.render(draw) for name, draw in _figures(run, words["figure"]).items()}
+        drawn = {
+            name: figures.render(draw, f"r{number}-{name}-svg") for name, draw in _figures(run, words["figure"]).items()
+        }
         pngs = {name: f"assets/{number:02d}-{_slug(run.name)}-{name}.png" for name in drawn}
         assets |= {pngs[name]: png for name, (_, png) in drawn.items()}
         sections.append(_section(run, {name: Markup(svg) for name, (svg, _) in drawn.items()}, pngs))
