@@ -172,7 +172,7 @@ def test_predict_reads_hdf5_with_its_rows(run: Path, images: Path, store: Path, 
 )
 def test_predict_reads_the_usual_formats(run: Path, images: Path, tmp_path: Path, suffix: str, mode: str) -> None:
     with Image.open(images / "0.png") as image:
-        image.convert(mode).save(tmp_path / f"a.{suffix}", **({"lossless": True} if suffix == "webp" else {}))
+        image.convert(mode).save(tmp_path / f"a.{suffix}", lossless=True)
     (row,) = predict(run, [tmp_path / f"a.{suffix}"])
     if mode in ("RGB", "RGBA") and suffix != "jpg":
         assert row["tumor_probability"] == predict(run, [images / "0.png"])[0]["tumor_probability"]

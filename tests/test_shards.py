@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from histoproof import models
 from histoproof.checkpoint import tensors_sha256
-from histoproof.compute import Standardize, Workers, as_input, deterministic
+from histoproof.compute import Precision, Standardize, Workers, as_input, deterministic
 from histoproof.config import AugmentConfig, CnnConfig, MlpConfig, ModelConfig
 from histoproof.data.batches import Batch, Pixels, Sampler, make_batch
 from histoproof.data.store import open_store
@@ -28,7 +28,7 @@ def batch(store: Path) -> Batch:
     return make_batch(Pixels(split, "disk", CPU), sampler, sampler.order(0), augment, 0, 0)
 
 
-def fingerprint(config: ModelConfig, batch: Batch, workers: int, shards: int = 4, precision: str = "fp32") -> str:
+def fingerprint(config: ModelConfig, batch: Batch, workers: int, shards: int = 4, precision: Precision = "fp32") -> str:
     """Digest of two steps' gradients and of the batch-norm statistics after them."""
     pool = Workers(workers)
     with deterministic(CPU, 1):
@@ -40,9 +40,9 @@ def fingerprint(config: ModelConfig, batch: Batch, workers: int, shards: int = 4
             device=CPU,
             precision=precision,
             standardize=STANDARDIZE,
-            seed=5,  # type: ignore[arg-type]
+            seed=5,
         )
-        tensors = {}
+        tensors: dict[str, torch.Tensor] = {}
         for number in range(2):
             result = step(batch, number, 1.0)
             tensors |= {f"{number}.{k}": g.clone() for k, g in enumerate(result.gradients)}
@@ -55,7 +55,7 @@ def fingerprint(config: ModelConfig, batch: Batch, workers: int, shards: int = 4
 @pytest.mark.parametrize(
     "config", [MlpConfig(name="mlp"), CnnConfig(name="cnn", widths=[8, 16], dropout=0.2)], ids=lambda c: c.name
 )
-def test_any_number_of_workers_gives_the_same_bits(batch: Batch, config: ModelConfig, precision: str) -> None:
+def test_any_number_of_workers_gives_the_same_bits(batch: Batch, config: ModelConfig, precision: Precision) -> None:
     found = {fingerprint(config, batch, workers, precision=precision) for workers in (1, 2, 3, 4, 7)}
     assert len(found) == 1
 
@@ -106,7 +106,7 @@ def test_the_loss_scale_changes_no_gradient(batch: Batch) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_a_gpu_repeats_its_bits(batch: Batch, precision: str) -> None:
+def test_a_gpu_repeats_its_bits(batch: Batch, precision: Precision) -> None:
     device = torch.device("cuda")
     found = set()
     for _ in range(3):
@@ -119,7 +119,7 @@ def test_a_gpu_repeats_its_bits(batch: Batch, precision: str) -> None:
                 device=device,
                 precision=precision,
                 standardize=STANDARDIZE,
-                seed=5,  # type: ignore[arg-type]
+                seed=5,
             )
             moved = Batch(0, batch.indices, batch.images.to(device), batch.labels.to(device), None)
             result = step(moved, 0, 1.0)

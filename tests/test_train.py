@@ -288,7 +288,7 @@ def test_a_disk_that_fills_up_is_told_and_the_run_does_not_look_whole(
     with pytest.raises(OutputError, match="No space left"):
         train(config(tmp_path, store, MLP), out=out)
     assert not (out / "summary.json").exists()
-    assert not [p for p in out.rglob("*.tmp")]
+    assert not list(out.rglob("*.tmp"))
 
 
 def test_a_read_only_place_is_told(tmp_path: Path, store: Path, mounted: Callable[[str], Path]) -> None:
