@@ -52,7 +52,14 @@ def test_all_names_what_is_there_and_public_functions_are_documented(name: str) 
 def test_no_pickle_no_global_randomness_no_assertion_for_users() -> None:
     for path in PACKAGE.rglob("*.py"):
         text = path.read_text()
-        for forbidden in ("pickle.load", "torch.load(", "yaml.unsafe_load", "np.random.seed", "np.random.rand(", "random.seed("):
+        for forbidden in (
+            "pickle.load",
+            "torch.load(",
+            "yaml.unsafe_load",
+            "np.random.seed",
+            "np.random.rand(",
+            "random.seed(",
+        ):
             assert forbidden not in text, f"{path}: {forbidden}"
         assert "except:" not in text, path
         ast.parse(text)

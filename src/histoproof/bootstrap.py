@@ -3,6 +3,20 @@
 A replicate draws as many units (patches, or groups with all their patches) as there are, with replacement, and is held
 as how often each patch was drawn. Resampling whole groups keeps what ties their patches together (Field & Welsh,
 Bootstrapping clustered data, J. R. Statist. Soc. B 69, 2007). Draws are keyed, see `rng`.
+
+How often the nominal 95 % intervals held the truth in simulation (1000 replicates; 1600 data sets a row, 1000 in the
+last, so to +-0.01; two normal distributions of scores, groups with their own shift and share of tumour):
+
+    n     groups                        AUC     AUC held (percentile)   other scores   ece held (percentile)
+    2000  none                          0.955   0.954 (0.950)           0.948-0.959    0.975 (0.401)
+    500   none                          0.899   0.946 (0.943)           0.935-0.959    0.976 (0.000)
+    300   none                          0.993   0.939 (0.901)           0.936-0.971    0.928 (0.000)
+    500   40, half of them all normal   0.950   0.944 (0.903)           0.938-0.968    0.970 (0.895)
+    500   40                            0.851   0.934 (0.917)           0.932-0.956    0.981 (0.000)
+    500   20                            0.851   0.919 (0.882)           0.927-0.954    0.976 (0.000)
+    500   10                            0.851   0.920 (0.845)           0.926-0.963    0.971 (0.000)
+
+In brackets the plain percentile interval. With 20 groups or fewer, read 95 % as 92 %.
 """
 
 import math

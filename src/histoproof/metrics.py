@@ -89,9 +89,9 @@ def score_with_intervals(
 ) -> dict[str, Interval]:
     """Every metric of `score` with its bootstrap interval, over patches, or whole groups if `groups` (N,) is given.
 
-    The interval is `bootstrap.logit_interval` (nll: as a share of its highest value), for ece `norm_interval`; what they
-    cover is told there. It is about patches, or groups, drawn anew from where these came, with the model as it is. One
-    seed gives the same draws everywhere; the last digits of nll and of the ends hang on the platform's logarithm.
+    The interval is `bootstrap.logit_interval` (nll: as a share of its highest value), for ece `norm_interval`; what
+    they cover is told there. It is about patches, or groups, drawn anew from where these came, with the model as it is.
+    One seed gives the same draws everywhere; the last digits of nll and of the ends hang on the platform's logarithm.
     """
     y, p = _checked(labels, probabilities, threshold)
     if not 0 < level < 1:
@@ -266,9 +266,8 @@ def _whys(labels: NDArray[np.uint8], called: NDArray[np.bool_]) -> dict[str, str
 
 def _bases(true: NDArray[np.bool_], called: NDArray[np.bool_], units: Ints) -> dict[str, int]:
     """How many units a metric rests on: those with a patch of the kind it is about, of the rarer kind if about two."""
-    everything = np.ones_like(true)
-    every, p, n, c = (len(np.unique(units[kind])) for kind in (everything, true, ~true, called))
-    bases = dict.fromkeys(("accuracy", "ece", "nll", "brier", "prevalence"), every)
+    p, n, c = (len(np.unique(units[kind])) for kind in (true, ~true, called))
+    bases = dict.fromkeys(("accuracy", "ece", "nll", "brier", "prevalence"), int(units.max()) + 1)
     bases |= dict.fromkeys(("auc", "average_precision", "balanced_accuracy"), min(p, n))
     return bases | {"f1": p, "f2": p, "recall": p, "specificity": n, "precision": c}
 
