@@ -1,5 +1,6 @@
 """The command line: parse, call the function of the same name, print. Imports happen inside handlers, so --help is fast."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -241,7 +242,8 @@ def _emit(result: Any, as_json: bool, lines: list[str], *, code: int = 0) -> Non
     """Print a command's result for a machine or for people, and exit with its code."""
     from .files import readable
 
-    print(readable(result) if as_json else "\n".join(lines))  # noqa: T201
+    if os.environ.get("RANK", "0") == "0":  # under torchrun one process speaks for all
+        print(readable(result) if as_json else "\n".join(lines))  # noqa: T201
     if code:
         raise typer.Exit(code)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .augment import ColourShift, apply_colour
 from .errors import ConfigError
+from .world import ALONE, World
 
 __all__ = [
     "Precision",
@@ -97,14 +98,13 @@ def deterministic(device: torch.device, intra_op_threads: int) -> Iterator[None]
 
 
 class Workers:
-    """A few threads that share work. Results come back in the order of the work, whoever did it and when."""
+    """A few threads, of one process or several, that share work. Results come back in the order of the work, whoever did it."""
 
-    def __init__(self, count: int, intra_op_threads: int = 1) -> None:
+    def __init__(self, count: int, world: World = ALONE) -> None:
         self.count = count
+        self.world = world
         self._pool = (
-            ThreadPoolExecutor(count, "worker", initializer=torch.set_num_threads, initargs=(intra_op_threads,))
-            if count > 1
-            else None
+            ThreadPoolExecutor(count, "worker", initializer=torch.set_num_threads, initargs=(1,)) if count > 1 else None
         )
 
     def share(self, work: Callable[[int, int], T], pieces: int) -> Sequence[T]:
@@ -118,6 +118,21 @@ class Workers:
 
         lanes = list(self._pool.map(lane, range(used)))
         return [lanes[piece % used][piece // used] for piece in range(pieces)]
+
+    def share_vectors(self, work: Callable[[int, int], Tensor], pieces: int) -> Sequence[Tensor]:
+        """`share` among the threads of all processes: process r takes pieces r, r + size, ... Every result is a vector of one
+        length and dtype on one device, and every process gets them all."""
+        rank, size = self.world.rank, self.world.size
+        if size == 1:
+            return self.share(work, pieces)
+        mine = self.share(lambda worker, k: work(worker, rank + k * size), len(range(rank, pieces, size)))
+        rounds = -(-pieces // size)
+        if (
+            len(mine) < rounds
+        ):  # the last round does not need everyone; a tensor of the same shape must travel all the same
+            mine = [*mine, torch.zeros_like(mine[0]) if mine else work(0, 0)]
+        everyone = self.world.gathered(torch.stack(list(mine)))
+        return [everyone[piece % size][piece // size] for piece in range(pieces)]
 
     def close(self) -> None:
         """End the threads."""

@@ -69,18 +69,18 @@ def logits(model: TrainedModel, take: Take, count: int, workers: Workers, *, tta
     was_training = model.module.training
     model.module.eval()
 
-    def chunk(_: int, piece: int) -> NDArray[np.float64]:
+    def chunk(_: int, piece: int) -> Tensor:
         start, stop = piece * size, min((piece + 1) * size, count)
         images = take(start, stop)
         if stop - start < size:
             images = torch.cat([images, images.new_zeros((size - (stop - start), *images.shape[1:]))])
-        return _forward(model, images, tta)[: stop - start]
+        return torch.from_numpy(_forward(model, images, tta)).to(model.device)
 
     try:
-        parts = workers.share(chunk, -(-count // size))
+        parts = workers.share_vectors(chunk, -(-count // size))
     finally:
         model.module.train(was_training)
-    return np.concatenate(parts)
+    return np.asarray(torch.cat(list(parts))[:count].cpu().numpy())
 
 
 def probabilities(logits: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -68,13 +68,32 @@ class ShardedStep:
         size = len(batch.indices)
         bounds = [size * v // self._shards for v in range(self._shards + 1)]
         cuts = [(v, slice(a, b)) for v, (a, b) in enumerate(itertools.pairwise(bounds)) if b > a]
-        parts = self._workers.share(lambda w, i: self._part(w, batch, step, *cuts[i], scale), len(cuts))
+        parts = self._parts(batch, step, cuts, scale)
         self._merge_statistics(parts, size)
         gradients = parts[0].gradients
         for part in parts[1:]:
             torch._foreach_add_(gradients, part.gradients)
         torch._foreach_mul_(gradients, 1.0 / (size * scale))
         return StepResult(sum(part.loss_sum for part in parts) / size, gradients)
+
+    def _parts(self, batch: Batch, step: int, cuts: list[tuple[int, slice]], scale: float) -> Sequence[_Part]:
+        """Every shard's part, in the order of the shards; between processes they travel as one vector each."""
+
+        def part(worker: int, i: int) -> _Part:
+            return self._part(worker, batch, step, *cuts[i], scale)
+
+        if self._workers.world.size == 1:
+            return self._workers.share(part, len(cuts))
+        vectors = self._workers.share_vectors(lambda worker, i: _flat(part(worker, i)), len(cuts))
+        return [self._unflat(vector, batch.indices[cut].size) for vector, (_, cut) in zip(vectors, cuts, strict=True)]
+
+    def _unflat(self, vector: Tensor, patches: int) -> _Part:
+        statistics = [s for norm in self._norms for s in _statistics(norm)]
+        shapes = [t.shape for t in (*self._parameters, *statistics)]
+        pieces = torch.split(vector, [shape.numel() for shape in shapes] + [1])
+        shaped = [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=False)]
+        count = len(self._parameters)
+        return _Part(float(pieces[-1]), self._laid_out(shaped[:count]), shaped[count:], patches)
 
     def _part(self, worker: int, batch: Batch, step: int, shard: int, cut: slice, scale: float) -> _Part:
         replica = self._replicas[worker]
@@ -83,10 +102,15 @@ class ShardedStep:
         with autocast(self._device, self._precision):
             logits = replica(as_input(images, self._standardize, colour))
         loss = F.binary_cross_entropy_with_logits(logits.float(), labels, reduction="sum")
-        gradients = list(torch.autograd.grad(loss * scale, self._parameters))
+        gradients = torch.autograd.grad(loss * scale, self._parameters)
         # momentum is 1 in a replica: its running statistics are this shard's own.
         statistics = [s.clone() for norm in _norms(replica) for s in _statistics(norm)]
-        return _Part(loss.item(), gradients, statistics, len(images))
+        return _Part(loss.item(), self._laid_out(gradients), statistics, len(images))
+
+    def _laid_out(self, gradients: Sequence[Tensor]) -> list[Tensor]:
+        """Gradients in their parameters' memory layout: a norm adds up in the order of memory, so the order must be one."""
+        pairs = zip(gradients, self._parameters, strict=True)
+        return [g if g.stride() == p.stride() else torch.empty_like(p).copy_(g) for g, p in pairs]
 
     def _merge_statistics(self, parts: Sequence[_Part], size: int) -> None:
         position = 0
@@ -100,6 +124,12 @@ class ShardedStep:
                 position += 1
             if norm.num_batches_tracked is not None:
                 norm.num_batches_tracked.add_(1)
+
+
+def _flat(part: _Part) -> Tensor:
+    """A part as one float32 vector: gradients, statistics, loss (which was computed in float32, so nothing is lost)."""
+    loss = part.gradients[0].new_tensor([part.loss_sum])
+    return torch.cat([t.reshape(-1) for t in (*part.gradients, *part.statistics, loss)])
 
 
 def _replica(model: nn.Module) -> nn.Module:

@@ -9,6 +9,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from .provenance import environment, now
 from .runs import GENESIS, Run, Trail, create, free_name, locked, open_run
 from .shards import ShardedStep
 from .signals import StopRequest
+from .world import World, join
 
 __all__ = ["resume", "train"]
 
@@ -52,11 +54,10 @@ def train(
     data = resolved.data.model_copy(update={"store": str(Path(resolved.data.store).absolute())})
     resolved = resolved.model_copy(update={"data": data})
     setup = _prepare(resolved)
-    run = create(out if out is not None else free_name(Path("runs"), config.stem))
-    with locked(run.path):
-        write_text(run.config, resolved.as_yaml())
-        write_json(run.environment, environment(setup.device.type))
-        return _run(setup, run, progress)
+    with join(setup.device) as world:
+        run = _new_run(setup, out, config.stem) if world.leads else None
+        run = Run(Path(world.told(str(run.path) if run else "")))
+        return _run(setup, run, world, progress)
 
 
 def resume(path: Path, *, progress: Progress | None = None) -> dict[str, Any]:
@@ -68,8 +69,15 @@ def resume(path: Path, *, progress: Progress | None = None) -> dict[str, Any]:
     if run.finished:
         return run.load_summary()
     setup = _prepare(run.load_config())
-    with locked(run.path):
-        return _run(setup, run, progress)
+    with join(setup.device) as world:
+        return _run(setup, run, world, progress)
+
+
+def _new_run(setup: "_Setup", out: Path | None, stem: str) -> Run:
+    run = create(out if out is not None else free_name(Path("runs"), stem))
+    write_text(run.config, setup.config.as_yaml())
+    write_json(run.environment, environment(setup.device.type))
+    return run
 
 
 @dataclass(frozen=True)
@@ -115,10 +123,10 @@ def _prepare(config: Config) -> _Setup:
     return _Setup(config, device, store, split, valid, sampler, valid_rows, standardize)
 
 
-def _run(setup: _Setup, run: Run, progress: Progress | None) -> dict[str, Any]:
-    intra_op, worker_count = threads(setup.config.train, setup.device)
-    with deterministic(setup.device, intra_op), StopRequest() as stop:
-        workers = Workers(worker_count)
+def _run(setup: _Setup, run: Run, world: World, progress: Progress | None) -> dict[str, Any]:
+    intra_op, worker_count = threads(setup.config.train, setup.device, world.size)
+    with _held(run, world), deterministic(setup.device, intra_op), StopRequest() as stop:
+        workers = Workers(worker_count, world)
         loop = _Loop(setup, run, workers)
         try:
             finished = loop.fit(stop, progress)
@@ -130,9 +138,14 @@ def _run(setup: _Setup, run: Run, progress: Progress | None) -> dict[str, Any]:
             workers.close()
 
 
-def threads(config: TrainConfig, device: torch.device) -> tuple[int, int]:
-    """(threads inside an operation, workers). With shards > 1 every operation uses one thread and shards are shared out."""
-    wanted = config.workers or available_cores()
+def _held(run: Run, world: World) -> AbstractContextManager[None]:
+    return locked(run.path) if world.leads else nullcontext()
+
+
+def threads(config: TrainConfig, device: torch.device, processes: int = 1) -> tuple[int, int]:
+    """(threads inside an operation, workers) of each process. With shards > 1 every operation uses one thread and shards are
+    shared out."""
+    wanted = config.workers or max(available_cores() // processes, 1)
     if device.type == "cuda":
         return 1, 1
     return (wanted, 1) if config.shards == 1 else (1, min(wanted, config.shards))
@@ -151,7 +164,7 @@ class _Loop:
         self.scale = LossScale(config.train.precision == "fp16")
         self.at = _Position()
         self.metrics, self.trail = self._restore()
-        self.events = JsonLines(run.events)
+        self.events = self._appended(run.events)
         self.events.append({"event": "start", "time": now(), "step": self.at.step, "workers": workers.count})
         self.step = ShardedStep(
             self.model,
@@ -178,7 +191,7 @@ class _Loop:
                 self._train_step(batch)
                 if progress:
                     progress(at.step, total, f"epoch {at.epoch + 1}  loss {at.loss_sum / at.patches:.4f}")
-                if stop.requested:
+                if self._told_to_stop(stop):
                     batches.close()
                     self.save()
                     return False
@@ -186,6 +199,14 @@ class _Loop:
                     self.save()
             self._end_epoch()
         return True
+
+    def _told_to_stop(self, stop: StopRequest) -> bool:
+        """Whether a signal reached any process; all of them stop after the same step."""
+        world = self.workers.world
+        if world.size == 1:
+            return stop.requested
+        mine = torch.tensor([int(stop.requested)], device=self.setup.device)
+        return any(bool(flag) for flag in world.gathered(mine))
 
     def _train_step(self, batch: Batch) -> None:
         at = self.at
@@ -252,9 +273,11 @@ class _Loop:
         if is_best:
             at.best = {"epoch": at.epoch + 1, "step": at.step, "valid": valid}
         at.epoch, at.step_in_epoch, at.loss_sum, at.patches = at.epoch + 1, 0, 0.0, 0
-        if is_best:
+        if is_best and self.workers.world.leads:
             checkpoint.write(self.run.best, self._weights(), self._state())
         self.save()
+        if self.workers.world.size > 1:
+            self.workers.world.agree(checkpoint.weights_sha256(self.model), "digest of the weights")
 
     def _validate(self) -> dict[str, float | None]:
         """The valid split's mean loss and scores, without intervals."""
@@ -281,6 +304,8 @@ class _Loop:
 
     def save(self) -> None:
         """Write checkpoints/last. The lines it counts on reach the disk first."""
+        if not self.workers.world.leads:
+            return
         self.metrics.sync()
         self.trail.file.sync()
         optimizer = {f"optim.{name}": tensor for name, tensor in optimizer_tensors(self.optimizer).items()}
@@ -292,21 +317,25 @@ class _Loop:
         for problem in problems:
             self.setup_warning(f"{problem}; going on from {found.path.name if found else 'the start'}")
         if found is None:
-            trail = Trail(JsonLines(self.run.trail, keep_bytes=0), GENESIS)
+            trail = Trail(self._appended(self.run.trail, 0), GENESIS)
             trail.append({"config": config_digest(self.config), "data": data_digest(self.setup)})
-            return JsonLines(self.run.metrics, keep_bytes=0), trail
+            return self._appended(self.run.metrics, 0), trail
         state = found.state
         checkpoint.load_weights(self.model, found.part("model"), found.path)
         load_optimizer(self.optimizer, found.part("optim"))
         self.schedule.load_state(state["schedule"])
         self.scale.scale, self.scale.good_steps = state["loss_scale"]["scale"], state["loss_scale"]["good_steps"]
         self.at = _Position(**state["position"])
-        trail = Trail(JsonLines(self.run.trail, keep_bytes=state["trail_bytes"]), state["chain"])
-        return JsonLines(self.run.metrics, keep_bytes=state["metrics_bytes"]), trail
+        trail = Trail(self._appended(self.run.trail, state["trail_bytes"]), state["chain"])
+        return self._appended(self.run.metrics, state["metrics_bytes"]), trail
+
+    def _appended(self, path: Path, keep_bytes: int | None = None) -> JsonLines:
+        """The file to append to; on processes that do not lead, one that keeps nothing."""
+        return JsonLines(path, keep_bytes=keep_bytes) if self.workers.world.leads else JsonLines(Path(os.devnull))
 
     def setup_warning(self, text: str) -> None:
         """Write a warning of this start into events.jsonl."""
-        events = JsonLines(self.run.events)
+        events = self._appended(self.run.events)
         events.append({"event": "warning", "time": now(), "text": text})
         events.close()
 
@@ -324,9 +353,7 @@ def _finish(setup: _Setup, run: Run, loop: _Loop, workers: Workers) -> dict[str,
     """Score the best checkpoint on valid, as it lies on disk, and write the summary: the run is finished then."""
     best = from_checkpoint(checkpoint.read(run.best), run)
     found = predict_split(best, setup.valid, setup.valid_rows, workers)
-    found.save(run.predictions("valid"))
     evaluation = score_predictions(found, setup.config, setup.store, model=best)
-    write_json(run.evaluation("valid"), evaluation)
     assert loop.at.best is not None
     summary = {
         "run": str(run.path),
@@ -340,7 +367,10 @@ def _finish(setup: _Setup, run: Run, loop: _Loop, workers: Workers) -> dict[str,
         "warnings": _warnings(evaluation),
     }
     loop.events.append({"event": "finish", "time": now(), "step": loop.at.step})
-    write_json(run.summary, summary)
+    if workers.world.leads:
+        found.save(run.predictions("valid"))
+        write_json(run.evaluation("valid"), evaluation)
+        write_json(run.summary, summary)
     return summary
 
 
