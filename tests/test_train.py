@@ -109,7 +109,7 @@ def test_a_run_folder_holds_what_the_contract_says(tmp_path: Path, store: Path) 
     assert [line["epoch"] for line in lines if line["kind"] == "epoch"] == [1, 2, 3]
     trail = read_lines(run.trail)
     assert float.fromhex(trail[1]["loss"]) == steps[0]["loss"]
-    assert [line["step"] for line in trail if "weights" in line] == [3, 5, 7, 11, 15, 17]
+    assert [line["step"] for line in trail if "weights_sha256" in line] == [3, 5, 7, 11, 15, 17]
     assert trail_end(run.trail) == result["trail_sha256"] == trail[-1]["chain"]
     assert checkpoint.read(run.checkpoints / "last.safetensors").part("model")
     with np.load(run.predictions("valid"), allow_pickle=False) as file:

@@ -152,6 +152,33 @@ def train(
 
 
 @app.command()
+def diff(
+    run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help="Run folder.", show_default=False)],
+    run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="Another.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Where two runs part, and why. Exits with 1 if they are not identical."""
+    from .diff import diff as compare
+
+    result = compare(run_a, run_b)
+    _emit(result, as_json, result["words"], code=0 if result["identical"] else 1)
+
+
+@app.command()
+def twin(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="Run folder to make; default RUN-twin.", show_default=False)] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a run again from its own config, and compare. Exits with 1 if the twin is not identical."""
+    from .twin import twin as train_twin
+
+    with bar("training") as progress:
+        result = train_twin(run, out=out, progress=progress)
+    _emit(result, as_json, [f"twin: {result['twin']}", *result["words"]], code=0 if result["identical"] else 1)
+
+
+@app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Run folder.", show_default=False)],
     split: Annotated[Literal["valid", "test"], typer.Option(help="Which split to score.")] = "valid",

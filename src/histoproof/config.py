@@ -34,6 +34,8 @@ __all__ = [
     "ScheduleConfig",
     "StepConfig",
     "TrainConfig",
+    "describe",
+    "identity",
     "load",
     "parse",
 ]
@@ -250,6 +252,22 @@ class Config(_Section):
     def as_yaml(self) -> str:
         """The resolved config as YAML that `load` reads back to the same Config."""
         return yaml.safe_dump(self.as_dict(), sort_keys=False)
+
+
+def identity(config: Config) -> dict[str, Any]:
+    """Every key that can change a weight: not where the store lies, how the work is shared out, nor how scores are told."""
+    content = config.as_dict()
+    for section, neutral in _NEUTRAL.items():
+        for key in neutral:
+            del content[section][key]
+    return content
+
+
+_NEUTRAL = {
+    "data": ("store", "residency", "prefetch", "verify"),
+    "train": ("workers", "checkpoint_every_steps", "device"),
+    "evaluate": ("primary", "tta", "bootstrap", "groups", "threshold"),
+}
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:

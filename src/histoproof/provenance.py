@@ -1,7 +1,10 @@
 """Where a result came from: software, hardware, settings, command, commit. Written into every run's environment.json."""
 
+import hashlib
 import os
 import platform
+import re
+import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -11,7 +14,7 @@ from typing import Any
 
 from . import __version__
 
-__all__ = ["command_line", "environment", "now"]
+__all__ = ["as_text", "command_line", "environment", "now"]
 
 _PACKAGES = (
     "torch",
@@ -43,7 +46,7 @@ def environment(device: str) -> dict[str, Any]:
         "histoproof": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": {name: _package(name) for name in _PACKAGES},
         "device": device,
         "cpu": {
             "model": _cpu_model(),
@@ -51,7 +54,22 @@ def environment(device: str) -> dict[str, Any]:
             "available": len(os.sched_getaffinity(0)),
             "capability": torch.backends.cpu.get_cpu_capability(),
         },
-        "gpu": {"name": cuda.name, "bytes": cuda.total_memory, "cuda": torch.version.cuda} if cuda else None,
+        "gpu": {
+            "name": cuda.name,
+            "bytes": cuda.total_memory,
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+            "driver": _driver(),
+        }
+        if cuda
+        else None,
+        "flags": {
+            "cuda_deterministic_algorithms": device == "cuda",
+            "cudnn_benchmark": False,
+            "tf32": False,
+            "mkldnn": torch.backends.mkldnn.is_available(),  # type: ignore[no-untyped-call]
+            "blas": _blas(torch.__config__.show()),
+        },
         "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
         "slurm": {
             k: v for k, v in os.environ.items() if k.startswith("SLURM_") and k.endswith(("_ID", "_COUNT", "NAME"))
@@ -73,10 +91,48 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _version(package: str) -> str | None:
+def as_text(content: dict[str, Any]) -> str:
+    """The environment as a page to read: a line a fact, indented by section."""
+    lines = ["What a rerun would need to know. The same facts for programs: environment.json", ""]
+
+    def tell(value: Any, name: str, depth: int) -> None:
+        pad = "  " * depth
+        if isinstance(value, dict) and set(value) == {"version", "record_sha256"}:
+            lines.append(f"{pad}{name}: {value['version']}  (RECORD sha256 {value['record_sha256']})")
+        elif isinstance(value, dict):
+            lines.append(f"{pad}{name}:")
+            for key, inner in value.items():
+                tell(inner, key, depth + 1)
+        elif isinstance(value, list):
+            lines.append(f"{pad}{name}: {shlex.join(map(str, value))}")
+        else:
+            lines.append(f"{pad}{name}: {'none' if value is None else value}")
+
+    for key, value in content.items():
+        tell(value, key, 0)
+    return "\n".join(lines) + "\n"
+
+
+def _package(name: str) -> dict[str, str | None] | None:
+    """Version of an installed package, and a digest of its RECORD, which holds the digest of every file it installed."""
     try:
-        return metadata.version(package)
+        found = metadata.distribution(name)
     except metadata.PackageNotFoundError:
+        return None
+    record = found.read_text("RECORD")
+    return {"version": found.version, "record_sha256": hashlib.sha256(record.encode()).hexdigest() if record else None}
+
+
+def _blas(description: str) -> str | None:
+    """torch's linear algebra, as its build says."""
+    found = re.search(r"BLAS_INFO=([^,]+)", description)
+    return found[1] if found else None
+
+
+def _driver() -> str | None:
+    try:
+        return Path("/proc/driver/nvidia/version").read_text().splitlines()[0]
+    except OSError:
         return None
 
 

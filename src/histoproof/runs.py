@@ -38,6 +38,11 @@ class Run:
         return self.path / "environment.json"
 
     @property
+    def reproducibility(self) -> Path:
+        """The environment in words, text."""
+        return self.path / "reproducibility.txt"
+
+    @property
     def metrics(self) -> Path:
         """One JSON line a step and one an epoch; no clock times, so that equal runs have equal files."""
         return self.path / "metrics.jsonl"

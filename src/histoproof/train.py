@@ -21,7 +21,7 @@ from torch import nn
 
 from . import checkpoint, models
 from .compute import Standardize, Workers, available_cores, deterministic, pick_device
-from .config import Config, TrainConfig, load
+from .config import Config, TrainConfig, identity, load
 from .data.batches import Batch, Pixels, Sampler, channel_statistics, prefetched
 from .data.store import Split, Store, open_store
 from .errors import RunError
@@ -30,7 +30,7 @@ from .files import JsonLines, canonical, write_json, write_text
 from .inference import TrainedModel, from_checkpoint
 from .metrics import score
 from .optim import LossScale, Schedule, build_optimizer, clip, load_optimizer, optimizer_tensors
-from .provenance import environment, now
+from .provenance import as_text, environment, now
 from .runs import GENESIS, Run, Trail, create, free_name, locked, open_run
 from .shards import ShardedStep
 from .signals import StopRequest
@@ -55,7 +55,7 @@ def train(
     resolved = resolved.model_copy(update={"data": data})
     setup = _prepare(resolved)
     with join(setup.device) as world:
-        run = _new_run(setup, out, config.stem) if world.leads else None
+        run = _new_run(setup, world, out, config.stem) if world.leads else None
         run = Run(Path(world.told(str(run.path) if run else "")))
         return _run(setup, run, world, progress)
 
@@ -73,10 +73,14 @@ def resume(path: Path, *, progress: Progress | None = None) -> dict[str, Any]:
         return _run(setup, run, world, progress)
 
 
-def _new_run(setup: "_Setup", out: Path | None, stem: str) -> Run:
+def _new_run(setup: "_Setup", world: World, out: Path | None, stem: str) -> Run:
+    intra_op, workers = threads(setup.config.train, setup.device, world.size)
+    described = environment(setup.device.type)
+    described["threads"] = {"intra_op": intra_op, "workers": workers, "processes": world.size}
     run = create(out if out is not None else free_name(Path("runs"), stem))
     write_text(run.config, setup.config.as_yaml())
-    write_json(run.environment, environment(setup.device.type))
+    write_json(run.environment, described)
+    write_text(run.reproducibility, as_text(described))
     return run
 
 
@@ -211,6 +215,7 @@ class _Loop:
     def _train_step(self, batch: Batch) -> None:
         at = self.at
         lr = self.schedule.lr(at.step)
+        before = checkpoint.fingerprint(self.model)
         result = self.step(batch, at.step, self.scale.factor)
         norm = clip(result.gradients, self.config.optim.max_grad_norm)
         finite = math.isfinite(norm)
@@ -222,7 +227,7 @@ class _Loop:
         self.scale.update(finite)
         if finite:  # an fp16 overflow skips its step
             self._apply(result.gradients, lr)
-        self._record(batch, lr, result.loss, norm)
+        self._record(batch, before, lr, result.loss, norm)
 
     def _apply(self, gradients: list[torch.Tensor], lr: float) -> None:
         trainable = (p for p in self.model.parameters() if p.requires_grad)
@@ -232,7 +237,7 @@ class _Loop:
             group["lr"] = lr
         self.optimizer.step()
 
-    def _record(self, batch: Batch, lr: float, loss: float, norm: float) -> None:
+    def _record(self, batch: Batch, weights: str, lr: float, loss: float, norm: float) -> None:
         at = self.at
         size = len(batch.indices)
         self.metrics.append(
@@ -241,6 +246,7 @@ class _Loop:
         line = {
             "step": at.step,
             "indices": hashlib.blake2b(batch.indices.tobytes(), digest_size=16).hexdigest(),
+            "weights": weights,
             "loss": loss.hex(),
             "grad_norm": norm.hex(),
             "lr": lr.hex(),
@@ -249,7 +255,7 @@ class _Loop:
         at.loss_sum, at.patches = at.loss_sum + loss * size, at.patches + size
         every = self.config.train.weights_digest_every_steps
         if at.step % every == 0 or at.step_in_epoch == self.setup.sampler.steps_per_epoch:
-            line["weights"] = checkpoint.weights_sha256(self.model)
+            line["weights_sha256"] = checkpoint.weights_sha256(self.model)
         self.trail.append(line)
 
     def _end_epoch(self) -> None:
@@ -408,15 +414,8 @@ def residency(config: Config, split: Split, device: torch.device) -> Any:
 
 
 def config_digest(config: Config) -> str:
-    """Digest of every key that can change a weight: not where the store lies, nor how the work is shared out."""
-    content = config.as_dict()
-    for key in ("store", "residency", "prefetch", "verify"):
-        del content["data"][key]
-    for key in ("workers", "checkpoint_every_steps", "device"):
-        del content["train"][key]
-    for key in ("primary", "tta", "bootstrap", "groups", "threshold"):
-        del content["evaluate"][key]
-    return hashlib.sha256(canonical(content).encode()).hexdigest()
+    """Digest of every key that can change a weight."""
+    return hashlib.sha256(canonical(identity(config)).encode()).hexdigest()
 
 
 def data_digest(setup: _Setup) -> str:

@@ -1,7 +1,7 @@
 """Several processes that train one model together, as torchrun starts them; alone, a world of one.
 
-Every process holds the whole model and computes some of the shards. What they exchange is put in the order of the shards before it is
-added up, so the bits are those of one process. Nothing is pickled: only tensors travel.
+Every process holds the whole model and computes some of the shards. What they exchange is put in the order of the shards before
+it is added up, so the bits are those of one process. Nothing is pickled: only tensors travel.
 """
 
 import os
