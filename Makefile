@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow test-browser check docs format lock clean help
+.PHONY: demo test test-slow test-browser bench-determinism check docs format lock clean help
 
 help:
 	@echo "make demo     the whole chain on synthetic patches; ends with the journal's path"
@@ -36,6 +36,9 @@ test-slow: $(VENV)/.installed-dev
 
 test-browser: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m browser
+
+bench-determinism: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/determinism.py
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

@@ -194,9 +194,9 @@ def test_the_trail_names_the_weights_before_each_step_and_the_sum_of_all(origina
 
 def _rows(config: Path, step: int) -> list[int]:
     from histoproof.config import load
-    from histoproof.train import _prepare
+    from histoproof.experiment import prepare
 
-    sampler = _prepare(load(config)).sampler
+    sampler = prepare(load(config)).sampler
     return list(sampler.order(0)[step * 32 : (step + 1) * 32])
 
 

@@ -82,7 +82,9 @@ def test_threads_processes_and_a_change_of_their_number_give_the_same_bits(
 
 
 @pytest.mark.parametrize(("kind", "precision"), KINDS)
-def test_killed_at_25_random_moments_it_ends_in_the_same_bits(tmp_path: Path, store: Path, kind: str, precision: str) -> None:
+def test_killed_at_25_random_moments_it_ends_in_the_same_bits(
+    tmp_path: Path, store: Path, kind: str, precision: str
+) -> None:
     path = config(tmp_path, store, kind, precision, epochs=20)  # 320 steps
     whole, out = tmp_path / "whole", tmp_path / "killed"
     train(path, out=whole)
@@ -119,7 +121,9 @@ def _start(path: Path, out: Path, *overrides: str) -> subprocess.Popen[bytes]:
 
 
 def _start_resume(out: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", "histoproof", "train", "--resume", str(out)], stdout=subprocess.DEVNULL)
+    return subprocess.Popen(
+        [sys.executable, "-m", "histoproof", "train", "--resume", str(out)], stdout=subprocess.DEVNULL
+    )
 
 
 def _kill_after(out: Path, step: int, process: subprocess.Popen[bytes]) -> None:
@@ -153,5 +157,7 @@ def _wait_for_a_write(out: Path, process: subprocess.Popen[bytes], seconds: floa
 
 def _set_workers(out: Path, workers: int) -> None:
     path = out / "config.yaml"
-    lines = [f"  workers: {workers}" if line.startswith("  workers:") else line for line in path.read_text().splitlines()]
+    lines = [
+        f"  workers: {workers}" if line.startswith("  workers:") else line for line in path.read_text().splitlines()
+    ]
     path.write_text("\n".join(lines) + "\n")

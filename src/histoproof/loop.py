@@ -1,0 +1,243 @@
+"""The training loop, written out.
+
+A patch's way: store.Split -> batches -> shards (loss, gradients) -> optimizer -> recorder, checkpoints. Nothing random has
+state, so a checkpoint holds weights, optimizer, schedule and a position.
+"""
+
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from . import checkpoint, models
+from .compute import Workers
+from .data.batches import Batch, Pixels, prefetched
+from .errors import RunError
+from .evaluate import predict_split
+from .experiment import Setup, config_digest, data_digest, residency
+from .files import JsonLines
+from .inference import TrainedModel
+from .metrics import score
+from .optim import LossScale, Schedule, build_optimizer, clip, load_optimizer, optimizer_tensors
+from .provenance import now
+from .recorder import Recorder, Seen
+from .runs import Run
+from .shards import ShardedStep
+from .signals import StopRequest
+
+__all__ = ["Loop", "Position", "Progress"]
+
+Progress = Callable[[int, int, str], None]
+"""Called with (steps done, steps in all, a few words)."""
+
+
+@dataclass
+class Position:
+    """How far training is: all of a checkpoint that is not tensors."""
+
+    epoch: int = 0
+    step_in_epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    patches: int = 0
+    best: dict[str, Any] | None = None
+
+
+class Loop:
+    """The training loop and everything it moves along."""
+
+    def __init__(self, setup: Setup, run: Run, workers: Workers) -> None:
+        config = setup.config
+        self.setup, self.run, self.config, self.workers = setup, run, config, workers
+        self.model: nn.Module = models.build(config.model, config.seed).to(setup.device)
+        self.optimizer = build_optimizer(config.optim, self.model)
+        steps = setup.sampler.steps_per_epoch
+        self.schedule = Schedule(config.schedule, config.optim.lr, steps, config.train.epochs)
+        self.scale = LossScale(config.train.precision == "fp16")
+        self.at = Position()
+        self.recorder = self._restore()
+        self.events = self._events()
+        self.events.append({"event": "start", "time": now(), "step": self.at.step, "workers": workers.count})
+        self.step = ShardedStep(
+            self.model,
+            config.train.shards,
+            workers,
+            device=setup.device,
+            precision=config.train.precision,
+            standardize=setup.standardize,
+            seed=config.seed,
+        )
+        self.pixels = Pixels(setup.train, residency(config, setup.train, setup.device), setup.device)
+        self.started = time.perf_counter()
+
+    def fit(self, stop: StopRequest, progress: Progress | None) -> bool:
+        """Train from the current position to the end; False if a signal asked to stop (then a checkpoint was written)."""
+        config, at = self.config, self.at
+        total = self.setup.sampler.steps_per_epoch * config.train.epochs
+        while at.epoch < config.train.epochs:
+            self.model.train()
+            batches = prefetched(
+                self.pixels, self.setup.sampler, config.augment, at.epoch, at.step_in_epoch, config.data.prefetch
+            )
+            for batch in batches:
+                self._train_step(batch)
+                if progress:
+                    progress(at.step, total, f"epoch {at.epoch + 1}  loss {at.loss_sum / at.patches:.4f}")
+                if self._told_to_stop(stop):
+                    batches.close()
+                    self.save()
+                    return False
+                if config.train.checkpoint_every_steps and at.step % config.train.checkpoint_every_steps == 0:
+                    self.save()
+            self._end_epoch()
+        return True
+
+    def _told_to_stop(self, stop: StopRequest) -> bool:
+        """Whether a signal reached any process; all of them stop after the same step."""
+        world = self.workers.world
+        if world.size == 1:
+            return stop.requested
+        mine = torch.tensor([int(stop.requested)], device=self.setup.device)
+        return any(bool(flag) for flag in world.gathered(mine))
+
+    def _train_step(self, batch: Batch) -> None:
+        at = self.at
+        lr = self.schedule.lr(at.step)
+        before = checkpoint.fingerprint(self.model)
+        result = self.step(batch, at.step, self.scale.factor)
+        norm = clip(result.gradients, self.config.optim.max_grad_norm)
+        finite = math.isfinite(norm)
+        if not math.isfinite(result.loss) or (not finite and not self.scale.enabled):
+            raise RunError(
+                f"training diverged: loss {result.loss} and gradient norm {norm} at step {at.step}",
+                next=f"lower optim.lr (it was {lr:g}) or set optim.max_grad_norm; the run so far is in {self.run.path}",
+            )
+        self.scale.update(finite)
+        if finite:  # an fp16 overflow skips its step
+            self._apply(result.gradients, lr)
+        self._record(batch, before, lr, result.loss, norm)
+
+    def _apply(self, gradients: list[torch.Tensor], lr: float) -> None:
+        trainable = (p for p in self.model.parameters() if p.requires_grad)
+        for parameter, gradient in zip(trainable, gradients, strict=True):
+            parameter.grad = gradient
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+
+    def _record(self, batch: Batch, weights: str, lr: float, loss: float, norm: float) -> None:
+        at, size = self.at, len(batch.indices)
+        seen = Seen(at.step, at.epoch + 1, batch.indices, weights, loss, norm, lr)
+        at.step, at.step_in_epoch = at.step + 1, at.step_in_epoch + 1
+        at.loss_sum, at.patches = at.loss_sum + loss * size, at.patches + size
+        due = at.step % self.config.train.weights_digest_every_steps == 0
+        last = at.step_in_epoch == self.setup.sampler.steps_per_epoch
+        self.recorder.step(seen, self.model if due or last else None)
+
+    def _end_epoch(self) -> None:
+        at = self.at
+        valid = self._validate()
+        self.schedule.epoch_end(valid["loss"] if valid["loss"] is not None else math.inf)
+        train = {"loss": at.loss_sum / at.patches}
+        self.recorder.epoch({"epoch": at.epoch + 1, "step": at.step, "train": train, "valid": valid})
+        seconds = time.perf_counter() - self.started
+        self.events.append(
+            {"event": "epoch", "epoch": at.epoch + 1, "seconds": seconds, "patches": at.patches, "time": now()}
+        )
+        self.started = time.perf_counter()
+        is_best = _better(valid, at.best, self.config.evaluate.best_by)
+        if is_best:
+            at.best = {"epoch": at.epoch + 1, "step": at.step, "valid": valid}
+        at.epoch, at.step_in_epoch, at.loss_sum, at.patches = at.epoch + 1, 0, 0.0, 0
+        if is_best and self.workers.world.leads:
+            checkpoint.write(self.run.best, self._weights(), self._state())
+        self.save()
+        if self.workers.world.size > 1:
+            self.workers.world.agree(checkpoint.weights_sha256(self.model), "digest of the weights")
+
+    def _validate(self) -> dict[str, float | None]:
+        """The valid split's mean loss and scores, without intervals."""
+        setup = self.setup
+        model = TrainedModel(self.model, setup.standardize, self.config, setup.device, "")
+        found = predict_split(model, setup.valid, setup.valid_rows, self.workers)
+        return {"loss": found.loss(), **score(found.label, found.probability, threshold=self.config.evaluate.threshold)}
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        return {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "config": self.config.as_dict(),
+            "mean": self.setup.standardize.mean,
+            "std": self.setup.standardize.std,
+            "position": asdict(self.at),
+            "schedule": self.schedule.state(),
+            "loss_scale": {"scale": self.scale.scale, "good_steps": self.scale.good_steps},
+            "recorder": self.recorder.position(),
+        }
+
+    def save(self) -> None:
+        """Write checkpoints/last. The lines it counts on reach the disk first."""
+        if not self.workers.world.leads:
+            return
+        optimizer = {f"optim.{name}": tensor for name, tensor in optimizer_tensors(self.optimizer).items()}
+        checkpoint.write_last(self.run.checkpoints, {**self._weights(), **optimizer}, self._state())
+
+    def _restore(self) -> Recorder:
+        """Load the last whole checkpoint, if there is one; what was written down after it is cut."""
+        found, problems = checkpoint.load_latest(self.run.checkpoints)
+        for problem in problems:
+            self.warn(f"{problem}; going on from {found.path.name if found else 'the start'}")
+        if found is None:
+            recorder = self._recorder(None)
+            recorder.begin(config=config_digest(self.config), data=data_digest(self.setup))
+            return recorder
+        checkpoint.load_weights(self.model, found.part("model"), found.path)
+        load_optimizer(self.optimizer, found.part("optim"))
+        self.schedule.load_state(found.state["schedule"])
+        scale = found.state["loss_scale"]
+        self.scale.scale, self.scale.good_steps = scale["scale"], scale["good_steps"]
+        self.at = Position(**found.state["position"])
+        return self._recorder(found.state["recorder"])
+
+    def _recorder(self, at: dict[str, Any] | None) -> Recorder:
+        """The files to write to; on processes that do not lead, ones that keep nothing."""
+        if self.workers.world.leads:
+            return Recorder(self.run.metrics, self.run.trail, at=at)
+        return Recorder(
+            Path(os.devnull), Path(os.devnull), at={**at, "metrics_bytes": 0, "trail_bytes": 0} if at else None
+        )
+
+    def _events(self) -> JsonLines:
+        return JsonLines(self.run.events if self.workers.world.leads else Path(os.devnull))
+
+    def warn(self, text: str) -> None:
+        """Write a warning of this start into events.jsonl."""
+        events = self._events()
+        events.append({"event": "warning", "time": now(), "text": text})
+        events.close()
+
+    def reached(self) -> dict[str, int]:
+        """How far the run is."""
+        return {"epochs": self.at.epoch, "steps": self.at.step}
+
+    def close(self) -> None:
+        """Close the files."""
+        self.recorder.close()
+        self.events.close()
+
+
+def _better(valid: dict[str, float | None], best: dict[str, Any] | None, by: str) -> bool:
+    """Whether this epoch is the best so far; where the metric is undefined (one class only), the lower loss."""
+    if best is None:
+        return True
+    new, old = valid.get(by), best["valid"].get(by)
+    if new is None or old is None or by == "loss":
+        return (valid["loss"] or math.inf) < (best["valid"]["loss"] or math.inf)
+    return new > float(old)
