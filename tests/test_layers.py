@@ -17,7 +17,7 @@ LAYERS = [
     {"models", "compute", "checkpoint"},
     {"data", "recorder"},
     {"shards", "inference", "experiment"},
-    {"evaluate", "predict", "diff"},
+    {"evaluate", "predict", "diff", "spikes"},
     {"loop"},
     {"train"},
     {"twin"},

@@ -179,6 +179,30 @@ def twin(
 
 
 @app.command()
+def spikes(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.", show_default=False)], as_json: Json = False
+) -> None:
+    """Spikes of the gradient norm, the patches behind them, and whether faulty patches cause them."""
+    from .spikes import spikes as find
+
+    result = find(run)
+    lines = [f"{len(result['spikes'])} spikes in {result['steps']} steps"]
+    for spike in result["spikes"]:
+        faults = ", ".join(f"{index} ({'+'.join(kinds)})" for index, kinds in spike["faulty"].items()) or "none"
+        norm = "not finite" if spike["grad_norm"] is None else f"{spike['grad_norm']:.4g}"
+        lines.append(
+            f"step {spike['step']} (epoch {spike['epoch']}): norm {norm}; faulty patches in the batch: {faults}"
+        )
+    found = result["enrichment"]
+    if found["p_value"] is None:
+        lines.append(f"no test of enrichment: {found['why']}")
+    else:
+        means = f"{found['per_spike']:.2f} faulty patches a spike, {found['per_other']:.2f} a step elsewhere"
+        lines.append(f"{means}; as many or more by chance: p = {found['p_value']:.4f}")
+    _emit(result, as_json, lines)
+
+
+@app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Run folder.", show_default=False)],
     split: Annotated[Literal["valid", "test"], typer.Option(help="Which split to score.")] = "valid",

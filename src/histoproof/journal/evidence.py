@@ -13,6 +13,7 @@ from ..errors import HistoproofError
 from ..evaluate import Predictions, load_predictions
 from ..files import read_json, read_lines
 from ..runs import Run, open_run
+from ..spikes import spikes
 
 __all__ = ["RunEvidence", "read_evidence"]
 
@@ -41,6 +42,9 @@ class RunEvidence:
     openings: list[dict[str, Any]] | None
     """The ledger's lines; None where the store is not on this machine."""
     ledger_problem: str | None
+    spikes: dict[str, Any] | None
+    """What `spikes` finds; None where it cannot be had, and then `spikes_problem` says why."""
+    spikes_problem: str | None
     files: tuple[Path, ...]
     """Every file that was read."""
 
@@ -64,6 +68,11 @@ class RunEvidence:
         """(largest gradient norm before clipping, its step)."""
         at = int(np.nanargmax(self.steps["grad_norm"]))
         return float(self.steps["grad_norm"][at]), int(self.steps["step"][at])
+
+    @property
+    def spikes_command(self) -> str:
+        """The command that finds the spikes."""
+        return shlex.join(["histoproof", "spikes", str(self.path)])
 
     @property
     def ledger_path(self) -> Path:
@@ -90,6 +99,7 @@ def read_evidence(path: Path) -> RunEvidence:
     store = Path(config["data"]["store"])
     has_store = (store / "manifest.json").is_file()
     openings, problem = _ledger(store) if has_store else (None, None)
+    found, spikes_problem = _spikes(path)
     return RunEvidence(
         path=path,
         config=config,
@@ -105,6 +115,8 @@ def read_evidence(path: Path) -> RunEvidence:
         manifest=read_json(store / "manifest.json") if has_store else None,
         openings=openings,
         ledger_problem=problem,
+        spikes=found,
+        spikes_problem=spikes_problem,
         files=_files(run, splits, store),
     )
 
@@ -124,6 +136,13 @@ def _ledger(store: Path) -> tuple[list[dict[str, Any]], str | None]:
         return ledger.openings(store), None
     except HistoproofError as e:
         return [], e.problem
+
+
+def _spikes(path: Path) -> tuple[dict[str, Any] | None, str | None]:
+    try:
+        return spikes(path), None
+    except HistoproofError as e:
+        return None, e.problem
 
 
 def _files(run: Run, splits: list[str], store: Path) -> tuple[Path, ...]:

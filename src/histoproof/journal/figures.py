@@ -16,7 +16,7 @@ from .. import metrics
 from ..evaluate import Predictions
 from .evidence import RunEvidence
 
-__all__ = ["confusion", "curves", "gradients", "ranking", "render"]
+__all__ = ["confusion", "curves", "gallery", "gradients", "ranking", "render"]
 
 Words = dict[str, Any]
 _BLUE, _ORANGE, _GREY, _RED = "#1f5fa8", "#d9730d", "#8a8f98", "#b3261e"
@@ -35,6 +35,7 @@ _STYLE = {
     "svg.hashsalt": "histoproof",
 }
 _MOST_POINTS = 1500
+_ROWS, _COLUMNS = 3, 12
 
 
 def render(draw: Callable[[], Figure], name: str) -> tuple[str, bytes]:
@@ -81,17 +82,23 @@ def gradients(run: RunEvidence, words: Words) -> Figure:
     x = _thin(step)[0]
     left.fill_between(x, low, high, color=_BLUE, alpha=0.25, lw=0)
     left.plot(x, middle, color=_BLUE, lw=0.9)
+    marked = run.spikes["spikes"] if run.spikes else []
+    if marked:
+        at = [(spike["step"], spike["grad_norm"]) for spike in marked if spike["grad_norm"] is not None]
+        left.plot(*zip(*at, strict=True), "o", color=_RED, ms=4, label=words["spikes"])
+        left.legend(loc="best")
     most = run.config["optim"]["max_grad_norm"]
     if most is not None:
         left.axhline(most, color=_RED, lw=1, ls="--")
         left.annotate(
             words["clipped"],
-            (x[-1], most),
-            xytext=(0, 3),
+            (1, most),
+            xycoords=("axes fraction", "data"),
+            xytext=(4, 0),
             textcoords="offset points",
             color=_RED,
             fontsize=8.5,
-            ha="right",
+            va="center",
         )
     if np.nanmin(norm, initial=np.inf) > 0:
         left.set_yscale("log")
@@ -100,6 +107,36 @@ def gradients(run: RunEvidence, words: Words) -> Figure:
     right.set_ylim(bottom=0)
     right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     _label(right, words["lr_title"], words["step"], words["lr_axis"])
+    return figure
+
+
+def gallery(run: RunEvidence, images: NDArray[np.uint8], words: Words) -> Figure:
+    """Patches in the batches of the highest spikes, faulty ones first. `images` (N, 96, 96, 3): the train split's pixels."""
+    assert run.spikes is not None
+    top = sorted(run.spikes["spikes"], key=lambda spike: -spike["score"])[:_ROWS]
+    figure = Figure(figsize=(9.2, 1.02 * len(top) + 0.1), layout="constrained")
+    grid = figure.subplots(len(top), _COLUMNS, squeeze=False)
+    for row, spike in zip(grid, top, strict=True):
+        first = sorted(spike["indices"], key=lambda index: index not in spike["faulty"])[:_COLUMNS]
+        for axes, index in zip(row, first, strict=False):
+            axes.imshow(images[index])
+            faulty = spike["faulty"].get(index)
+            axes.set_title(
+                "\n".join([str(index), *(faulty or [])]), fontsize=6.5, color=_RED if faulty else "#20242c", pad=2
+            )
+        for place, axes in enumerate(row):
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(place < len(first))
+        row[0].text(
+            -0.25,
+            0.5,
+            words["at_step"].format(step=spike["step"]),
+            transform=row[0].transAxes,
+            fontsize=8,
+            rotation=90,
+            va="center",
+            ha="center",
+        )
     return figure
 
 

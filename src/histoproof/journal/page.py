@@ -12,6 +12,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from .. import __version__
+from ..data.store import open_store
 from ..files import sha256_file, write_bytes, write_json, write_text
 from ..yamlfile import parse_value
 from . import figures
@@ -66,6 +67,9 @@ def _figures(run: RunEvidence, words: dict[str, Any]) -> dict[str, Callable[[], 
         found["curves"] = lambda: figures.curves(run, words)
     if len(run.steps["step"]):
         found["gradients"] = lambda: figures.gradients(run, words)
+    if run.spikes and run.spikes["spikes"]:
+        images = open_store(run.store).split("train").images
+        found["gallery"] = lambda: figures.gallery(run, images, words)
     for split, evaluation in run.evaluations.items():
         found[f"confusion-{split}"] = lambda e=evaluation: figures.confusion(e, words)  # type: ignore[misc]
         if evaluation["metrics"]["auc"]["value"] is not None:
