@@ -3,7 +3,7 @@
     make bench-determinism
 
 plain    one forward and backward pass over the whole batch, `cores` threads inside operations, nothing written down
-shards   the same batch in 4 shards on `cores` worker threads, nothing written down
+shards   the same batch in shards on `cores` worker threads, nothing written down
 full     shards, and metrics.jsonl and trail.jsonl with their fingerprints, as `histoproof train` does it
 
 Prints patches per second (median of the blocks) and ratios of the blocks that stand side by side (median, lowest, highest).
@@ -35,10 +35,13 @@ from histoproof.recorder import Recorder, Seen
 from histoproof.shards import ShardedStep
 
 CPU = torch.device("cpu")
-CASES: list[tuple[str, Any, Precision, AugmentConfig]] = [
-    ("cnn", CnnConfig(name="cnn"), "fp32", AugmentConfig(d4=True, brightness=0.1, contrast=0.1, channel=0.1)),
-    ("cnn", CnnConfig(name="cnn"), "bf16", AugmentConfig(d4=True, brightness=0.1, contrast=0.1, channel=0.1)),
-    ("mlp", MlpConfig(name="mlp"), "fp32", AugmentConfig()),
+Case = tuple[str, Any, Precision, int, AugmentConfig]
+"""Name, model, precision, shards, augmentation."""
+CASES: list[Case] = [
+    ("cnn", CnnConfig(name="cnn"), "fp32", 4, AugmentConfig(d4=True, brightness=0.1, contrast=0.1, channel=0.1)),
+    ("cnn", CnnConfig(name="cnn"), "bf16", 4, AugmentConfig(d4=True, brightness=0.1, contrast=0.1, channel=0.1)),
+    ("mlp", MlpConfig(name="mlp"), "fp32", 2, AugmentConfig()),
+    ("mlp", MlpConfig(name="mlp"), "fp32", 4, AugmentConfig()),
 ]
 STANDARDIZE = Standardize((0.7, 0.5, 0.7), (0.2, 0.3, 0.2))
 Step = Callable[[Batch, int], None]
@@ -64,29 +67,30 @@ def plain_step(config: Any, precision: Precision) -> Step:
     return step
 
 
-def sharded_step(config: Any, precision: Precision, workers: Workers, recorder: Recorder | None) -> Step:
+def sharded_step(config: Any, precision: Precision, shards: int, workers: Workers, recorder: Recorder | None) -> Step:
     """Training as histoproof does it, with or without writing it down."""
     model = models.build(config, 1).train()
     optimizer = build_optimizer(OptimConfig(name="adamw" if config.name == "cnn" else "sgd"), model)
-    sharded = ShardedStep(model, 4, workers, device=CPU, precision=precision, standardize=STANDARDIZE, seed=1)
+    sharded = ShardedStep(model, shards, workers, device=CPU, precision=precision, standardize=STANDARDIZE, seed=1)
 
     def step(batch: Batch, number: int) -> None:
-        before = checkpoint.fingerprint(model) if recorder else ""
+        weights = checkpoint.fingerprint(model.state_dict().values()) if recorder else ""
         result = sharded(batch, number, 1.0)
+        gradient = checkpoint.fingerprint(result.gradients) if recorder else ""
         norm = clip(result.gradients, 1.0)
-        for parameter, gradient in zip(model.parameters(), result.gradients, strict=True):
-            parameter.grad = gradient
+        for parameter, its in zip(model.parameters(), result.gradients, strict=True):
+            parameter.grad = its
         optimizer.step()
         if recorder:
-            seen = Seen(number, 1, batch.indices, before, result.loss, norm, 0.001)
+            seen = Seen(number, 1, batch.indices, weights, result.loss, gradient, norm, 0.001)
             recorder.step(seen, model if number % 100 == 99 else None)
 
     return step
 
 
-def measure(case: tuple[str, Any, Precision, AugmentConfig], store: Path, blocks: int, steps: int) -> dict[str, Any]:
+def measure(case: Case, store: Path, blocks: int, steps: int) -> dict[str, Any]:
     """Alternate blocks of `steps` steps of each kind; the first block of each is not counted."""
-    name, config, precision, augment = case
+    name, config, precision, shards, augment = case
     split = open_store(store).split("train")
     assert split.labels is not None
     sampler = Sampler(split.rows("exclude"), split.labels, "natural", 64, 1)
@@ -96,8 +100,8 @@ def measure(case: tuple[str, Any, Precision, AugmentConfig], store: Path, blocks
         recorder = Recorder(Path(folder) / "metrics.jsonl", Path(folder) / "trail.jsonl")
         kinds: dict[str, tuple[int, Step]] = {
             "plain": (cores, plain_step(config, precision)),
-            "shards": (1, sharded_step(config, precision, workers, None)),
-            "full": (1, sharded_step(config, precision, workers, recorder)),
+            "shards": (1, sharded_step(config, precision, shards, workers, None)),
+            "full": (1, sharded_step(config, precision, shards, workers, recorder)),
         }
         seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
         for block in range(blocks + 1):
@@ -114,6 +118,7 @@ def measure(case: tuple[str, Any, Precision, AugmentConfig], store: Path, blocks
     return {
         "what": name,
         "precision": precision,
+        "shards": shards,
         "batch_size": 64,
         "images_per_s": {k: {"median": statistics.median(v), "samples": v} for k, v in rates.items()},
         "shards_to_plain": ratio(rates["shards"], rates["plain"]),
@@ -150,7 +155,7 @@ def main() -> None:
     print(f"batch 64, {arguments.blocks} blocks of {arguments.steps} steps each, alternating")
     for row in rows:
         speed = {kind: f"{value['median']:.0f}" for kind, value in row["images_per_s"].items()}
-        print(f"{row['what']} {row['precision']}: patches/s {speed}")
+        print(f"{row['what']} {row['precision']}, {row['shards']} shards: patches/s {speed}")
         for name in ("shards_to_plain", "full_to_shards", "full_to_plain"):
             print(f"    {name:16} {row[name]['median']:.3f}  ({row[name]['low']:.3f} to {row[name]['high']:.3f})")
 

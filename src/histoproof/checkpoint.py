@@ -7,6 +7,7 @@ in one rename. A digest of its tensors is checked on loading.
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,14 +52,14 @@ def weights_sha256(model: nn.Module) -> str:
     return tensors_sha256(model.state_dict())
 
 
-def fingerprint(model: nn.Module) -> str:
-    """XXH3-128 of a model's weights and buffers in the order the model names them: fast enough for every step; no proof against
-    forgery, which is what the SHA-256 beside it is for."""
+def fingerprint(tensors: Iterable[Tensor]) -> str:
+    """XXH3-128 of tensors in their order: fast enough for every step; no proof against forgery, which SHA-256 is for."""
     digest = xxhash.xxh3_128()
-    for tensor in model.state_dict().values():
-        # as it lies in memory: a permutation of dimensions that costs no copy
-        flat = tensor.detach().cpu().permute(0, 2, 3, 1) if tensor.ndim == 4 else tensor.detach().cpu()
-        digest.update(flat.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    for tensor in tensors:
+        plain = tensor.detach().cpu()
+        # channels_last weights are digested as they lie in memory, which costs no copy
+        laid_out = plain.permute(0, 2, 3, 1) if plain.ndim == 4 else plain
+        digest.update(laid_out.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -38,7 +38,7 @@ def diff(run_a: Path, run_b: Path) -> dict[str, Any]:
         trail_end(run.trail)
     found = sorted(_differences(a, b), key=lambda d: -d.weight)
     lines_a, lines_b = read_lines(a.trail), read_lines(b.trail)
-    parting = _parting(lines_a, lines_b, a, b)
+    parting = _parting(lines_a, lines_b)
     if parting is not None:
         parting = _named(parting, found)
     steps = {"a": max(len(lines_a) - 1, 0), "b": max(len(lines_b) - 1, 0)}
@@ -115,18 +115,13 @@ _EXPLAINS: tuple[tuple[str, Literal["software", "hardware", "setting"], int | No
 )
 
 
-def _parting(a: list[dict[str, Any]], b: list[dict[str, Any]], run_a: Run, run_b: Run) -> dict[str, Any] | None:
+def _parting(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> dict[str, Any] | None:
     """The first step whose lines differ, and the first quantity in the order of cause and effect."""
     for x, y in zip(a[1:], b[1:], strict=False):
         for key, what in _QUANTITIES.items():
             if x.get(key) != y.get(key):
-                seen = {
-                    "step": x["step"],
-                    "what": what,
-                    "a": _readable(key, x.get(key)),
-                    "b": _readable(key, y.get(key)),
-                }
-                return _traced(seen, run_a, run_b)
+                values = {"a": _readable(key, x.get(key)), "b": _readable(key, y.get(key))}
+                return {"step": x["step"], "what": what, **values, "seen": what}
     return None
 
 
@@ -134,19 +129,10 @@ _QUANTITIES: dict[str, What] = {
     "indices": "indices",
     "weights": "weights",
     "loss": "loss",
+    "gradient": "gradient",
     "grad_norm": "gradient",
     "lr": "config",
 }
-
-
-def _traced(seen: dict[str, Any], *runs: Run) -> dict[str, Any]:
-    """Weights that differ before a step where no run was resumed: only the step before can have made them so, by gradients that
-    differ in digits their norm does not show."""
-    step = seen["step"]
-    resumed = {e["step"] for run in runs for e in read_lines(run.events) if e["event"] == "start" and e["step"] > 0}
-    if seen["what"] == "weights" and step > 0 and step not in resumed:
-        return {**seen, "step": step - 1, "what": "gradient", "seen": "gradient"}
-    return {**seen, "seen": seen["what"]}
 
 
 def _named(parting: dict[str, Any], found: list[Difference]) -> dict[str, Any]:

@@ -109,8 +109,9 @@ class Loop:
     def _train_step(self, batch: Batch) -> None:
         at = self.at
         lr = self.schedule.lr(at.step)
-        before = checkpoint.fingerprint(self.model)
+        weights = checkpoint.fingerprint(self.model.state_dict().values())
         result = self.step(batch, at.step, self.scale.factor)
+        gradient = checkpoint.fingerprint(result.gradients)
         norm = clip(result.gradients, self.config.optim.max_grad_norm)
         finite = math.isfinite(norm)
         if not math.isfinite(result.loss) or (not finite and not self.scale.enabled):
@@ -121,7 +122,7 @@ class Loop:
         self.scale.update(finite)
         if finite:  # an fp16 overflow skips its step
             self._apply(result.gradients, lr)
-        self._record(batch, before, lr, result.loss, norm)
+        self._record(Seen(at.step, at.epoch + 1, batch.indices, weights, result.loss, gradient, norm, lr))
 
     def _apply(self, gradients: list[torch.Tensor], lr: float) -> None:
         trainable = (p for p in self.model.parameters() if p.requires_grad)
@@ -131,11 +132,10 @@ class Loop:
             group["lr"] = lr
         self.optimizer.step()
 
-    def _record(self, batch: Batch, weights: str, lr: float, loss: float, norm: float) -> None:
-        at, size = self.at, len(batch.indices)
-        seen = Seen(at.step, at.epoch + 1, batch.indices, weights, loss, norm, lr)
+    def _record(self, seen: Seen) -> None:
+        at, size = self.at, len(seen.indices)
         at.step, at.step_in_epoch = at.step + 1, at.step_in_epoch + 1
-        at.loss_sum, at.patches = at.loss_sum + loss * size, at.patches + size
+        at.loss_sum, at.patches = at.loss_sum + seen.loss * size, at.patches + size
         due = at.step % self.config.train.weights_digest_every_steps == 0
         last = at.step_in_epoch == self.setup.sampler.steps_per_epoch
         self.recorder.step(seen, self.model if due or last else None)

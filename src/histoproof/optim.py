@@ -58,8 +58,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor])
 
 def clip(gradients: list[Tensor], max_norm: float | None) -> float:
     """Scale `gradients` in place to an L2 norm of at most `max_norm`; returns the norm before that."""
-    # In float64: a difference in any gradient's last digit shows in the norm's, which the trail holds.
-    norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients, 2, dtype=torch.float64))))
+    norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
     if max_norm is not None and norm > max_norm:  # false for NaN: the loop looks at the norm itself
         torch._foreach_mul_(gradients, max_norm / norm)
     return norm

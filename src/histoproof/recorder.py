@@ -30,6 +30,8 @@ class Seen:
     """Fingerprint of the weights before the step."""
     loss: float
     """Mean over the batch, in nats."""
+    gradient: str
+    """Fingerprint of the gradients, before clipping."""
     grad_norm: float
     """L2, before clipping."""
     lr: float
@@ -69,6 +71,7 @@ class Recorder:
             "indices": hashlib.blake2b(seen.indices.tobytes(), digest_size=16).hexdigest(),
             "weights": seen.weights,
             "loss": seen.loss.hex(),
+            "gradient": seen.gradient,
             "grad_norm": seen.grad_norm.hex(),
             "lr": seen.lr.hex(),
         }
