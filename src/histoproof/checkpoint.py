@@ -7,6 +7,7 @@ in one rename. A digest of its tensors is checked on loading.
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,10 @@ def write_last(folder: Path, tensors: dict[str, Tensor], state: dict[str, Any]) 
         if last.exists():
             link = folder / ".previous.tmp"
             link.unlink(missing_ok=True)
-            os.link(last, link)
+            try:
+                os.link(last, link)
+            except OSError:  # a file system without hard links
+                shutil.copyfile(last, link)
             os.replace(link, previous)
     write(last, tensors, state)
 

@@ -54,7 +54,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
     except yaml.MarkedYAMLError as e:
         where = f":{e.problem_mark.line + 1}" if e.problem_mark else ""
         raise ConfigError(f"{path}{where}: not valid YAML: {e.problem}") from None
-    except yaml.YAMLError as e:
+    except (yaml.YAMLError, RecursionError, ValueError) as e:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(e).split())}") from None
 
 
@@ -62,7 +62,7 @@ def parse_value(text: str) -> Any:
     """The value of `--set key=TEXT`, read as YAML; what is not valid YAML is the text itself."""
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError, ValueError):  # ValueError: a whole number of thousands of digits
         return text
 
 

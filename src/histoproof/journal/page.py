@@ -1,5 +1,6 @@
 """From evidence to pages: journal.html (figures inside it), journal.md (figures in assets/), journal.json (digests)."""
 
+import html
 import re
 import shlex
 from collections.abc import Callable, Sequence
@@ -121,8 +122,13 @@ def _templates(lang: str) -> Environment:
     def count(value: int) -> str:
         return f"{value:,}".replace(",", "." if comma else ",")
 
-    environment.filters |= {"number": number, "count": count, "cell": lambda text: str(text).replace("|", "\\|")}
+    environment.filters |= {"number": number, "count": count, "cell": _cell}
     return environment
+
+
+def _cell(text: Any) -> str:
+    """Text that can break neither a Markdown table nor the page it is shown in."""
+    return html.escape(" ".join(str(text).split()), quote=False).replace("|", "\\|")
 
 
 def _words(lang: str) -> dict[str, Any]:
