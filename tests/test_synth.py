@@ -37,7 +37,7 @@ def labels(folder: Path, split: pcam.SplitName) -> Pixels:
 
 
 def meta(folder: Path, split: pcam.SplitName) -> list[dict[str, str]]:
-    return pcam.read_meta(folder / pcam.official_name(split, "meta.csv"), SIZES[split])
+    return list(pcam.read_meta(folder / pcam.official_name(split, "meta.csv"), SIZES[split]))
 
 
 def drawn(split: pcam.SplitName, indices: range, seed: int = 42) -> list[synth._Patch]:

@@ -113,8 +113,9 @@ def read(path: Path) -> Checkpoint:
     return Checkpoint(path, tensors, state)
 
 
-def load_latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """(the newest whole checkpoint or None, what was wrong with those passed over)."""
+def load_latest(folder: Path, *, set_aside: bool) -> tuple[Checkpoint | None, list[str]]:
+    """(the newest whole checkpoint, or None if there never was one; what was wrong with those passed over, which `set_aside`
+    renames to *.damaged). Raises RunError if none is whole."""
     problems: list[str] = []
     for name in ("last", "previous"):
         path = folder / f"{name}.safetensors"
@@ -123,6 +124,14 @@ def load_latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
                 return read(path), problems
             except RunError as e:
                 problems.append(e.problem)
+                if set_aside:  # out of the way: it must not become `previous` and push out the whole one
+                    with writing(path):
+                        path.replace(folder / f"{name}.damaged")
+    if problems:
+        raise RunError(
+            f"no checkpoint in {folder} is whole: {'; '.join(problems)}",
+            next="start a new run; the damaged files were kept as *.damaged",
+        )
     return None, problems
 
 

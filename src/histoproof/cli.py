@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 import typer
+from typer._click.exceptions import ClickException
 
 from . import __version__
 from .errors import HistoproofError, OutputError
@@ -39,12 +40,21 @@ Tta = Annotated[
 def main() -> NoReturn:
     """The program `histoproof`: runs the command line and exits with 0, 1 or 2 (130 after Ctrl-C)."""
     try:
-        app(prog_name="histoproof")
+        sys.exit(app(prog_name="histoproof", standalone_mode=False) or 0)
     except HistoproofError as e:
         _fail(e)
+    except ClickException as e:
+        e.show()
+        if "--json" in sys.argv:
+            _print_error(e.format_message(), None, "see --help")
+        sys.exit(2)
+    except typer.Abort:
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     except OSError as e:
         _fail(OutputError(f"{e.filename or 'a file'}: {e.strerror or e}"))
-    raise AssertionError("typer exits by itself")
 
 
 @app.callback(invoke_without_command=True)
@@ -135,6 +145,8 @@ def train(
         else:
             assert config is not None
             result = training.train(config, sets or (), out=out, progress=progress)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and os.environ.get("RANK", "0") != "0":
+        return  # under torchrun one process speaks for all
     if result["status"] == "stopped":
         _emit(result, as_json, [_stopped(result)], code=130 if result["signal"] == "SIGINT" else 0)
         return
@@ -293,8 +305,7 @@ def _emit(result: Any, as_json: bool, lines: list[str], *, code: int = 0) -> Non
     """Print a command's result for a machine or for people, and exit with its code."""
     from .files import readable
 
-    if os.environ.get("RANK", "0") == "0":  # under torchrun one process speaks for all
-        print(readable(result) if as_json else "\n".join(lines))  # noqa: T201
+    print(readable(result) if as_json else "\n".join(lines))  # noqa: T201
     if code:
         raise typer.Exit(code)
 
@@ -306,7 +317,11 @@ def _to_stderr(text: str) -> None:
 def _fail(error: HistoproofError) -> NoReturn:
     typer.secho(f"error: {error}", fg="red" if sys.stderr.isatty() else None, err=True)
     if "--json" in sys.argv:
-        from .files import readable
-
-        print(readable({"error": {"problem": error.problem, "valid": error.valid, "next": error.next}}))  # noqa: T201
+        _print_error(error.problem, error.valid, error.next)
     sys.exit(2)
+
+
+def _print_error(problem: str, valid: str | None, advice: str | None) -> None:
+    from .files import readable
+
+    print(readable({"error": {"problem": problem, "valid": valid, "next": advice}}))  # noqa: T201

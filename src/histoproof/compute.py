@@ -64,7 +64,9 @@ def pick_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
     if not torch.cuda.is_available():
         reason = "this torch is a CPU build" if torch.version.cuda is None else "no CUDA device is visible"
         raise ConfigError(f"train.device = cuda, but {reason}", valid="cpu or auto here")
-    return torch.device("cuda")
+    # With an index, since the current device is a matter of each thread.
+    local = int(os.environ["LOCAL_RANK"]) if "LOCAL_RANK" in os.environ else torch.cuda.current_device()
+    return torch.device("cuda", local)
 
 
 def available_cores() -> int:
@@ -74,7 +76,8 @@ def available_cores() -> int:
 
 @contextmanager
 def deterministic(device: torch.device, intra_op_threads: int) -> Iterator[None]:
-    """Fix what torch would choose by itself: threads within an operation, CUDA kernels, TF32. Restored afterwards."""
+    """Fix what torch would choose by itself: threads within an operation, CUDA kernels, TF32. Restored afterwards, but for
+    CUBLAS_WORKSPACE_CONFIG, which cuBLAS reads once."""
     threads = torch.get_num_threads()
     torch.set_num_threads(intra_op_threads)
     if device.type != "cuda":
@@ -85,14 +88,17 @@ def deterministic(device: torch.device, intra_op_threads: int) -> Iterator[None]
         return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     algorithms = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     benchmark, tf32 = torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32
+    matmul = torch.backends.cuda.matmul.allow_tf32
     try:
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
-        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         yield
     finally:
-        torch.use_deterministic_algorithms(algorithms)
+        torch.use_deterministic_algorithms(algorithms, warn_only=warn_only)
+        torch.backends.cuda.matmul.allow_tf32 = matmul
         torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = benchmark, tf32
         torch.set_num_threads(threads)
 

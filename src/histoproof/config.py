@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import ConfigError
 from .yamlfile import Lines, parse_value, read_yaml
@@ -70,7 +70,8 @@ class DataConfig(_Section):
     quarantine: Literal["exclude", "include"] = "exclude"
     """Whether quarantined patches are left out of training and scoring."""
     residency: Literal["auto", "disk", "ram", "device"] = "auto"
-    """Where pixels are read from; changes speed, never results. auto: device if it fits, else RAM, else disk."""
+    """Where pixels are read from; changes speed, never results. auto: a GPU's memory if it fits,
+    else disk (through the page cache)."""
     prefetch: Annotated[int, Field(ge=0, le=64)] = 4
     """Batches prepared ahead by a thread; 0: none. Changes speed, never results."""
     verify: bool = True
@@ -133,6 +134,12 @@ class OptimConfig(_Section):
     """SGD only: look ahead along the momentum."""
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
     """Gradients with a larger L2 norm are scaled down to it; null: never."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "OptimConfig":
+        if self.nesterov and not (self.name == "sgd" and self.momentum > 0):
+            raise ValueError("nesterov = true needs name: sgd and a momentum > 0")
+        return self
 
 
 class ConstantConfig(_Section):
@@ -208,7 +215,7 @@ class TrainConfig(_Section):
     """A batch is cut into this many parts, each computed alone with one thread and summed in a fixed order: so the number
     of workers cannot change the bits. 1 gives that up: bits then depend on the number of threads."""
     workers: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """Threads that share the work; null: as many as there are cores."""
+    """Threads that share the work; null: as many as there are cores, at most `shards`."""
     checkpoint_every_steps: Annotated[int, Field(ge=1)] | None = None
     """Also write checkpoints/last within an epoch, every so many steps; null: at each epoch's end."""
     weights_digest_every_steps: Annotated[int, Field(ge=1)] = 100
@@ -255,7 +262,8 @@ class Config(_Section):
 
 
 def identity(config: Config) -> dict[str, Any]:
-    """Every key that can change a weight: not where the store lies, how the work is shared out, nor how scores are told."""
+    """Every key that can change a weight or which epoch is best: not where the store lies, how the work is shared out, nor how
+    scores are told."""
     content = config.as_dict()
     for section, neutral in _NEUTRAL.items():
         for key in neutral:
@@ -266,7 +274,7 @@ def identity(config: Config) -> dict[str, Any]:
 _NEUTRAL = {
     "data": ("store", "residency", "prefetch", "verify"),
     "train": ("workers", "checkpoint_every_steps", "device"),
-    "evaluate": ("primary", "tta", "bootstrap", "groups", "threshold"),
+    "evaluate": ("primary", "tta", "bootstrap", "groups"),
 }
 
 
@@ -333,6 +341,8 @@ def _problem(error: Any, content: dict[str, Any], origin: _Origin) -> str:
         near = difflib.get_close_matches(key[-1], valid, n=1, cutoff=0.5)
         hint = f"; did you mean {'.'.join((*key[:-1], near[0]))}?" if near else ""
         return f"{origin.of(key)}: there is no key {name}{hint} (valid here: {', '.join(valid)})"
+    if error["type"] == "value_error":
+        return f"{origin.of(key)}: {name}: {error['ctx']['error']}"
     if error["type"] == "missing":
         return f"{origin.of(key[:-1])}: the key {name} is missing (valid: {_valid(section, key[-1])})"
     if error["type"] in ("union_tag_invalid", "union_tag_not_found"):

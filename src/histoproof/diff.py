@@ -39,10 +39,14 @@ def diff(run_a: Path, run_b: Path) -> dict[str, Any]:
     found = sorted(_differences(a, b), key=lambda d: -d.weight)
     lines_a, lines_b = read_lines(a.trail), read_lines(b.trail)
     parting = _parting(lines_a, lines_b)
+    if (
+        parting is None and lines_a[:1] != lines_b[:1]
+    ):  # an input that no step shows, such as how the best epoch is chosen
+        parting = {"step": 0, "what": "config", "a": None, "b": None, "seen": "inputs"}
     if parting is not None:
         parting = _named(parting, found)
     steps = {"a": max(len(lines_a) - 1, 0), "b": max(len(lines_b) - 1, 0)}
-    identical = parting is None and steps["a"] == steps["b"] and _weights(a) == _weights(b)
+    identical = parting is None and trail_end(a.trail) == trail_end(b.trail) and _weights(a) == _weights(b)
     return {
         "a": str(run_a),
         "b": str(run_b),
@@ -66,7 +70,9 @@ def _differences(a: Run, b: Run) -> list[Difference]:
             if key == "train.workers" and threads_matter:
                 found.append(Difference("config", key, x, y, 60, "with shards: 1 the number of threads changes sums"))
             else:
-                found.append(Difference("config", key, x, y, 0, "how the work is done; it cannot change a bit"))
+                found.append(
+                    Difference("config", key, x, y, 0, "how the work is done or told; no weight depends on it")
+                )
     found += _data_differences(a, b)
     return found + _environment_differences(read_json(a.environment), read_json(b.environment), threads_matter)
 
@@ -172,6 +178,7 @@ def _words(
 
 
 _MEANING = {
+    "inputs": "the steps are the same, but not what the runs began with",
     "indices": "other batches. The order of an epoch, the split or the labels are not the same",
     "weights": "same batches, but other weights before the step: the checkpoint it went on from was not the same",
     "loss": "same batches, same weights, other loss: the pixels, their augmentation, the dropout or the forward kernels differ",

@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,11 +17,11 @@ from .data.batches import Pixels
 from .data.groups import group_labels
 from .data.store import Split, Store, open_store
 from .errors import DataError
-from .files import write_bytes, write_json
+from .files import sha256_file, write_bytes, write_json
 from .inference import TrainedModel, load_model, logits, predict_workers, probabilities
-from .runs import open_run
+from .runs import Run, locked, open_run
 
-__all__ = ["Predictions", "evaluate", "load_predictions", "predict_split", "score_predictions"]
+__all__ = ["Predictions", "evaluate", "load_predictions", "predict_split", "save_evaluation", "score_predictions"]
 
 
 @dataclass(frozen=True)
@@ -92,19 +93,35 @@ def evaluate(
             found = predict_split(model, part, rows, workers, tta=use_tta)
     finally:
         workers.close()
-    found.save(folder.predictions(split))
     result = score_predictions(found, config, opened, model=model, split=split, tta=use_tta)
-    write_json(folder.evaluation(split), result)
+    result["reason"] = open_test
+    with locked(folder.path):
+        save_evaluation(folder, found, result)
     return {"run": str(run), **result}
 
 
+def save_evaluation(run: Run, found: Predictions, result: dict[str, Any]) -> None:
+    """Write predictions and their scores; the scores name the digest of the predictions they were made from."""
+    split = result["split"]
+    found.save(run.predictions(split))
+    write_json(run.evaluation(split), {**result, "predictions_sha256": sha256_file(run.predictions(split))})
+
+
 def predict_split(
-    model: TrainedModel, split: Split, rows: NDArray[np.int64], workers: Workers, *, tta: bool = False
+    model: TrainedModel,
+    split: Split,
+    rows: NDArray[np.int64],
+    workers: Workers,
+    *,
+    tta: bool = False,
+    between: Callable[[], None] = lambda: None,
 ) -> Predictions:
-    """Logits of a model on `rows` of a split that has labels."""
+    """Logits of a model on `rows` of a split that has labels. `between`: see `inference.logits`."""
     assert split.labels is not None
     pixels = Pixels(split, "disk", model.device)
-    found = logits(model, lambda start, stop: pixels.take(rows[start:stop]), len(rows), workers, tta=tta)
+    found = logits(
+        model, lambda start, stop: pixels.take(rows[start:stop]), len(rows), workers, tta=tta, between=between
+    )
     return Predictions(rows, found, split.labels[rows])
 
 
@@ -141,5 +158,6 @@ def score_predictions(
         if chosen is None
         else {"column": config.evaluate.groups.column, "count": len(np.unique(chosen))},
         "weights_sha256": model.weights_sha256,
+        "store": str(store.path),
         "store_sha256": store.content_sha256,
     }

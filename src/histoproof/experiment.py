@@ -55,20 +55,19 @@ def prepare(config: Config) -> Setup:
 def threads(config: TrainConfig, device: torch.device, processes: int = 1) -> tuple[int, int]:
     """(threads inside an operation, workers) of each process. With shards > 1 every operation uses one thread and shards are
     shared out."""
-    wanted = config.workers or max(available_cores() // processes, 1)
+    wanted = config.workers or max(available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", processes)), 1)
     if device.type == "cuda":
         return 1, 1
     return (wanted, 1) if config.shards == 1 else (1, min(wanted, config.shards))
 
 
 def residency(config: Config, split: Split, device: torch.device) -> Any:
-    """Where pixels are read from: what the config says, or the fastest place where they fit with room to spare."""
+    """Where pixels are read from: what the config says; auto: the GPU's memory if half of what is free there holds them."""
     if config.data.residency != "auto":
         return "ram" if config.data.residency == "device" and device.type == "cpu" else config.data.residency
     if device.type == "cuda":
-        return "device" if split.images.nbytes < torch.cuda.mem_get_info()[0] // 2 else "disk"
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return "ram" if split.images.nbytes < free // 4 else "disk"
+        return "device" if split.images.nbytes < torch.cuda.mem_get_info(device)[0] // 2 else "disk"
+    return "disk"  # the page cache keeps what fits, and gives it back when others need it
 
 
 def config_digest(config: Config) -> str:

@@ -54,7 +54,11 @@ def new_folder(path: Path, *, what: str) -> Iterator[Path]:
         raise OutputError(
             f"{path} exists already: a {what} is never overwritten", next=f"choose another --out, or remove {path}"
         )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    if path.absolute() == Path.cwd():
+        raise OutputError(
+            f"{path} is the folder you are in: it cannot be replaced", next=f"give a new folder for the {what}"
+        )
+    temporary = path.absolute().with_name(f".{path.absolute().name}.{os.getpid()}.tmp")
     with writing(path):
         temporary.mkdir(parents=True)
         try:
@@ -123,21 +127,28 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 class JsonLines:
     """An append-only JSONL file. Each line reaches the operating system before `append` returns, in one write."""
 
-    def __init__(self, path: Path, *, keep_bytes: int | None = None) -> None:
-        """Open for appending. `keep_bytes` cuts what a killed writer added after its last checkpoint."""
+    def __init__(self, path: Path | None, *, keep_bytes: int | None = None) -> None:
+        """Open for appending, after cutting what a killed writer left: everything after `keep_bytes`, or, without it, a torn last
+        line. Without a path nothing is kept."""
         self.path = path
+        self.bytes = 0
+        if path is None:
+            return
         with writing(path):
             self._file: BinaryIO = path.open("ab", buffering=0)
-            if keep_bytes is not None:
-                if self._file.tell() < keep_bytes:
-                    raise DataError(
-                        f"{path} is shorter than its checkpoint says ({self._file.tell()} < {keep_bytes} bytes)"
-                    )
-                self._file.truncate(keep_bytes)
-        self.bytes = self._file.seek(0, os.SEEK_END)
+            size = self._file.tell()
+            keep = _whole_lines(path) if keep_bytes is None else keep_bytes
+            if size < keep:
+                self._file.close()
+                raise DataError(f"{path} is shorter than its checkpoint says ({size} < {keep} bytes)")
+            if size > keep:
+                self._file.truncate(keep)
+        self.bytes = keep
 
     def append(self, *lines: dict[str, Any]) -> None:
         """Append one line per dict, in one write."""
+        if self.path is None:
+            return
         content = "".join(canonical(line) + "\n" for line in lines).encode()
         with writing(self.path):
             written = self._file.write(content)
@@ -147,12 +158,21 @@ class JsonLines:
 
     def sync(self) -> None:
         """Force what was appended onto the disk."""
+        if self.path is None:
+            return
         with writing(self.path):
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file; appending after it is an error."""
-        self._file.close()
+        if self.path is not None:
+            self._file.close()
+
+
+def _whole_lines(path: Path) -> int:
+    """Bytes up to the last newline."""
+    content = path.read_bytes()
+    return content.rfind(b"\n") + 1
 
 
 def _flush_to_disk(path: Path) -> None:

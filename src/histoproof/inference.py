@@ -63,13 +63,23 @@ def from_checkpoint(found: checkpoint.Checkpoint, run: Run) -> TrainedModel:
     return TrainedModel(module, standardize, config, device, checkpoint.weights_sha256(module))
 
 
-def logits(model: TrainedModel, take: Take, count: int, workers: Workers, *, tta: bool = False) -> NDArray[np.float64]:
-    """(count,) logits; with `tta`, the logit of the mean probability over the 8 rotations and flips."""
+def logits(
+    model: TrainedModel,
+    take: Take,
+    count: int,
+    workers: Workers,
+    *,
+    tta: bool = False,
+    between: Callable[[], None] = lambda: None,
+) -> NDArray[np.float64]:
+    """(count,) logits; with `tta`, the logit of the mean probability over the 8 rotations and flips. `between` is called before
+    each chunk and may raise to end the work."""
     size = model.config.evaluate.batch_size
     was_training = model.module.training
     model.module.eval()
 
     def chunk(_: int, piece: int) -> Tensor:
+        between()
         start, stop = piece * size, min((piece + 1) * size, count)
         images = take(start, stop)
         if stop - start < size:

@@ -14,7 +14,8 @@ __all__ = ["open_test", "openings", "path_of"]
 
 def path_of(store: Path) -> Path:
     """Where a store's ledger is: beside it, STORE.ledger.jsonl, so that packing again does not lose it."""
-    return store.with_name(f"{store.name}.ledger.jsonl")
+    whole = store.absolute()
+    return whole.with_name(f"{whole.name}.ledger.jsonl")
 
 
 def openings(store: Path) -> list[dict[str, Any]]:

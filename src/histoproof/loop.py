@@ -5,11 +5,10 @@ state, so a checkpoint holds weights, optimizer, schedule and a position.
 """
 
 import math
-import os
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,7 +38,7 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass
 class Position:
-    """How far training is: all of a checkpoint that is not tensors."""
+    """How far training is."""
 
     epoch: int = 0
     step_in_epoch: int = 0
@@ -61,8 +60,13 @@ class Loop:
         self.schedule = Schedule(config.schedule, config.optim.lr, steps, config.train.epochs)
         self.scale = LossScale(config.train.precision == "fp16")
         self.at = Position()
+        self.inputs = {"config": config_digest(config), "data": data_digest(setup)}
+        self.problems: list[str] = []
+        """What was wrong with checkpoints that were passed over."""
         self.recorder = self._restore()
-        self.events = self._events()
+        self.events = JsonLines(run.events if workers.world.leads else None)
+        for problem in self.problems:
+            self.events.append({"event": "warning", "time": now(), "text": problem})
         self.events.append({"event": "start", "time": now(), "step": self.at.step, "workers": workers.count})
         self.step = ShardedStep(
             self.model,
@@ -74,7 +78,7 @@ class Loop:
             seed=config.seed,
         )
         self.pixels = Pixels(setup.train, residency(config, setup.train, setup.device), setup.device)
-        self.started = time.perf_counter()
+        self.clock = _Clock()
 
     def fit(self, stop: StopRequest, progress: Progress | None) -> bool:
         """Train from the current position to the end; False if a signal asked to stop (then a checkpoint was written)."""
@@ -85,18 +89,27 @@ class Loop:
             batches = prefetched(
                 self.pixels, self.setup.sampler, config.augment, at.epoch, at.step_in_epoch, config.data.prefetch
             )
-            for batch in batches:
-                self._train_step(batch)
-                if progress:
-                    progress(at.step, total, f"epoch {at.epoch + 1}  loss {at.loss_sum / at.patches:.4f}")
-                if self._told_to_stop(stop):
-                    batches.close()
-                    self.save()
-                    return False
-                if config.train.checkpoint_every_steps and at.step % config.train.checkpoint_every_steps == 0:
-                    self.save()
-            self._end_epoch()
+            with closing(batches):
+                for batch in batches:
+                    self._train_step(batch)
+                    if progress:
+                        progress(at.step, total, f"epoch {at.epoch + 1}  loss {at.loss_sum / at.patches:.4f}")
+                    if self._told_to_stop(stop):
+                        return self._stopped(stop)
+                    if config.train.checkpoint_every_steps and at.step % config.train.checkpoint_every_steps == 0:
+                        self.save()
+            try:
+                self._end_epoch(stop)
+            except _StopAsked:  # within validation: the epoch's steps are done and kept, its validation comes again
+                return self._stopped(stop)
         return True
+
+    def _stopped(self, stop: StopRequest) -> bool:
+        self.save()
+        self.events.append(
+            {"event": "stop", "signal": stop.name, "step": self.at.step, **self.clock.lap(), "time": now()}
+        )
+        return False
 
     def _told_to_stop(self, stop: StopRequest) -> bool:
         """Whether a signal reached any process; all of them stop after the same step."""
@@ -114,11 +127,8 @@ class Loop:
         gradient = checkpoint.fingerprint(result.gradients)
         norm = clip(result.gradients, self.config.optim.max_grad_norm)
         finite = math.isfinite(norm)
-        if not math.isfinite(result.loss) or (not finite and not self.scale.enabled):
-            raise RunError(
-                f"training diverged: loss {result.loss} and gradient norm {norm} at step {at.step}",
-                next=f"lower optim.lr (it was {lr:g}) or set optim.max_grad_norm; the run so far is in {self.run.path}",
-            )
+        if not math.isfinite(result.loss) or not (finite or self.scale.can_fall):
+            raise self._diverged(f"loss {result.loss} and gradient norm {norm} at step {at.step}", lr)
         self.scale.update(finite)
         if finite:  # an fp16 overflow skips its step
             self._apply(result.gradients, lr)
@@ -136,21 +146,24 @@ class Loop:
         at, size = self.at, len(seen.indices)
         at.step, at.step_in_epoch = at.step + 1, at.step_in_epoch + 1
         at.loss_sum, at.patches = at.loss_sum + seen.loss * size, at.patches + size
+        self.clock.patches += size
         due = at.step % self.config.train.weights_digest_every_steps == 0
         last = at.step_in_epoch == self.setup.sampler.steps_per_epoch
         self.recorder.step(seen, self.model if due or last else None)
 
-    def _end_epoch(self) -> None:
+    def _diverged(self, what: str, lr: float) -> RunError:
+        return RunError(
+            f"training diverged: {what}",
+            next=f"lower optim.lr (it was {lr:g}) or set optim.max_grad_norm; the run so far is in {self.run.path}",
+        )
+
+    def _end_epoch(self, stop: StopRequest) -> None:
         at = self.at
-        valid = self._validate()
-        self.schedule.epoch_end(valid["loss"] if valid["loss"] is not None else math.inf)
+        valid = self._validate(stop)
+        self.schedule.epoch_end(valid["loss"])
         train = {"loss": at.loss_sum / at.patches}
         self.recorder.epoch({"epoch": at.epoch + 1, "step": at.step, "train": train, "valid": valid})
-        seconds = time.perf_counter() - self.started
-        self.events.append(
-            {"event": "epoch", "epoch": at.epoch + 1, "seconds": seconds, "patches": at.patches, "time": now()}
-        )
-        self.started = time.perf_counter()
+        self.events.append({"event": "epoch", "epoch": at.epoch + 1, **self.clock.lap(), "time": now()})
         is_best = _better(valid, at.best, self.config.evaluate.best_by)
         if is_best:
             at.best = {"epoch": at.epoch + 1, "step": at.step, "valid": valid}
@@ -161,11 +174,21 @@ class Loop:
         if self.workers.world.size > 1:
             self.workers.world.agree(checkpoint.weights_sha256(self.model), "digest of the weights")
 
-    def _validate(self) -> dict[str, float | None]:
-        """The valid split's mean loss and scores, without intervals."""
+    def _validate(self, stop: StopRequest) -> dict[str, Any]:
+        """The valid split's mean loss and scores, without intervals. Raises _StopAsked if a signal comes meanwhile."""
         setup = self.setup
         model = TrainedModel(self.model, setup.standardize, self.config, setup.device, "")
-        found = predict_split(model, setup.valid, setup.valid_rows, self.workers)
+
+        def look() -> None:
+            # between processes one cannot leave alone: the others would wait for its part
+            if stop.requested and self.workers.world.size == 1:
+                raise _StopAsked
+
+        found = predict_split(model, setup.valid, setup.valid_rows, self.workers, between=look)
+        if not math.isfinite(found.loss()):
+            raise self._diverged(
+                f"valid loss {found.loss()} after step {self.at.step}", self.schedule.lr(self.at.step - 1)
+            )
         return {"loss": found.loss(), **score(found.label, found.probability, threshold=self.config.evaluate.threshold)}
 
     def _weights(self) -> dict[str, torch.Tensor]:
@@ -179,6 +202,7 @@ class Loop:
             "position": asdict(self.at),
             "schedule": self.schedule.state(),
             "loss_scale": {"scale": self.scale.scale, "good_steps": self.scale.good_steps},
+            "inputs": self.inputs,
             "recorder": self.recorder.position(),
         }
 
@@ -191,37 +215,35 @@ class Loop:
 
     def _restore(self) -> Recorder:
         """Load the last whole checkpoint, if there is one; what was written down after it is cut."""
-        found, problems = checkpoint.load_latest(self.run.checkpoints)
-        for problem in problems:
-            self.warn(f"{problem}; going on from {found.path.name if found else 'the start'}")
+        leads = self.workers.world.leads
+        found, problems = checkpoint.load_latest(self.run.checkpoints, set_aside=leads)
+        self.problems = [f"{problem}; going on from the one before" for problem in problems]
+        files = (self.run.metrics, self.run.trail) if leads else (None, None)
         if found is None:
-            recorder = self._recorder(None)
-            recorder.begin(config=config_digest(self.config), data=data_digest(self.setup))
-            return recorder
-        checkpoint.load_weights(self.model, found.part("model"), found.path)
-        load_optimizer(self.optimizer, found.part("optim"))
-        self.schedule.load_state(found.state["schedule"])
-        scale = found.state["loss_scale"]
-        self.scale.scale, self.scale.good_steps = scale["scale"], scale["good_steps"]
-        self.at = Position(**found.state["position"])
-        return self._recorder(found.state["recorder"])
+            recorder = Recorder(*files)
+            recorder.begin(**self.inputs)
+        else:
+            self._check_inputs(found.state["inputs"])
+            checkpoint.load_weights(self.model, found.part("model"), found.path)
+            load_optimizer(self.optimizer, found.part("optim"))
+            self.schedule.load_state(found.state["schedule"])
+            scale = found.state["loss_scale"]
+            self.scale.scale, self.scale.good_steps = scale["scale"], scale["good_steps"]
+            self.at = Position(**found.state["position"])
+            recorder = Recorder(*files, at=found.state["recorder"])
+        if self.workers.world.size > 1:
+            here = f"step {self.at.step}, {checkpoint.weights_sha256(self.model)}"
+            self.workers.world.agree(here, "starting point")
+        return recorder
 
-    def _recorder(self, at: dict[str, Any] | None) -> Recorder:
-        """The files to write to; on processes that do not lead, ones that keep nothing."""
-        if self.workers.world.leads:
-            return Recorder(self.run.metrics, self.run.trail, at=at)
-        return Recorder(
-            Path(os.devnull), Path(os.devnull), at={**at, "metrics_bytes": 0, "trail_bytes": 0} if at else None
-        )
-
-    def _events(self) -> JsonLines:
-        return JsonLines(self.run.events if self.workers.world.leads else Path(os.devnull))
-
-    def warn(self, text: str) -> None:
-        """Write a warning of this start into events.jsonl."""
-        events = self._events()
-        events.append({"event": "warning", "time": now(), "text": text})
-        events.close()
+    def _check_inputs(self, began_with: dict[str, str]) -> None:
+        """Raise RunError if config or data are not those the run began with: its trail vouches for them."""
+        for name, digest in self.inputs.items():
+            if began_with[name] != digest:
+                raise RunError(
+                    f"the {name} of {self.run.path} was changed since the run began: it cannot go on",
+                    next="change it back, or start a new run; only how the work is done may change, e.g. train.workers",
+                )
 
     def reached(self) -> dict[str, int]:
         """How far the run is."""
@@ -233,11 +255,29 @@ class Loop:
         self.events.close()
 
 
-def _better(valid: dict[str, float | None], best: dict[str, Any] | None, by: str) -> bool:
+class _StopAsked(Exception):  # noqa: N818 (no error)
+    """A signal came during validation."""
+
+
+class _Clock:
+    """Seconds and patches since the last line in events.jsonl."""
+
+    def __init__(self) -> None:
+        self.patches = 0
+        self._since = time.perf_counter()
+
+    def lap(self) -> dict[str, float]:
+        """What has gone by; then begin again."""
+        seconds, patches = time.perf_counter() - self._since, self.patches
+        self.__init__()  # type: ignore[misc]
+        return {"seconds": seconds, "patches": patches}
+
+
+def _better(valid: dict[str, Any], best: dict[str, Any] | None, by: str) -> bool:
     """Whether this epoch is the best so far; where the metric is undefined (one class only), the lower loss."""
     if best is None:
         return True
     new, old = valid.get(by), best["valid"].get(by)
     if new is None or old is None or by == "loss":
-        return (valid["loss"] or math.inf) < (best["valid"]["loss"] or math.inf)
-    return new > float(old)
+        return float(valid["loss"]) < float(best["valid"]["loss"])
+    return float(new) > float(old)

@@ -112,7 +112,7 @@ class Schedule:
         low = self._base / config.start_divisor
         peak = config.warmup * self._total - 1
         if step <= peak:
-            return _between(low, self._base, step / peak)
+            return _between(low, self._base, step / peak if peak > 0 else 1.0)
         progress = (step - peak) / max(self._total - 1 - peak, 1)
         return _between(self._base, low / config.end_divisor, min(progress, 1.0))
 
@@ -148,6 +148,11 @@ class LossScale:
     def factor(self) -> float:
         """What the loss is multiplied by."""
         return self.scale if self.enabled else 1.0
+
+    @property
+    def can_fall(self) -> bool:
+        """Whether an overflow can be answered by a smaller scale."""
+        return self.enabled and self.scale > 1
 
     def update(self, finite: bool) -> None:
         """After a step whose gradients were, or were not, finite."""

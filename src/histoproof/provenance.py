@@ -64,9 +64,10 @@ def environment(device: str) -> dict[str, Any]:
         if cuda
         else None,
         "flags": {
-            "cuda_deterministic_algorithms": device == "cuda",
-            "cudnn_benchmark": False,
-            "tf32": False,
+            "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+            "cudnn_benchmark": torch.backends.cudnn.benchmark,
+            "cudnn_tf32": torch.backends.cudnn.allow_tf32,
+            "matmul_tf32": torch.backends.cuda.matmul.allow_tf32,
             "mkldnn": torch.backends.mkldnn.is_available(),  # type: ignore[no-untyped-call]
             "blas": _blas(torch.__config__.show()),
         },
@@ -76,6 +77,7 @@ def environment(device: str) -> dict[str, Any]:
         },
         "git": _git(Path.cwd()),
         "command": command_line(),
+        "folder": str(Path.cwd()),
         "started": now(),
     }
 

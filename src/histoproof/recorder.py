@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from . import checkpoint
+from .errors import RunError
 from .files import JsonLines
-from .runs import GENESIS, Trail
+from .runs import GENESIS, Trail, trail_end
 
 __all__ = ["Recorder", "Seen"]
 
@@ -40,10 +41,17 @@ class Seen:
 class Recorder:
     """Both files of a run, kept in step with each other."""
 
-    def __init__(self, metrics: Path, trail: Path, *, at: dict[str, Any] | None = None) -> None:
-        """Open both for appending. `at` is a `position` of earlier: what was appended after it is cut; None: begin anew."""
+    def __init__(self, metrics: Path | None, trail: Path | None, *, at: dict[str, Any] | None = None) -> None:
+        """Open both for appending. `at` is a `position` of earlier: what was appended after it is cut; None: begin anew. Without
+        paths nothing is kept. Raises RunError if the trail up to there is not the one it was."""
         self._metrics = JsonLines(metrics, keep_bytes=at["metrics_bytes"] if at else 0)
         self._trail = Trail(JsonLines(trail, keep_bytes=at["trail_bytes"] if at else 0), at["chain"] if at else GENESIS)
+        try:
+            if trail is not None and trail_end(trail) != self._trail.link:
+                raise RunError(f"{trail} is not the trail its checkpoint was written with", next="start a new run")
+        except RunError:
+            self.close()
+            raise
 
     @property
     def chain(self) -> str:

@@ -1,14 +1,17 @@
 """Training: a config becomes a run folder, or an unfinished run goes on; it ends in the same bits either way."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack, closing, nullcontext
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from . import checkpoint, models
 from .compute import Workers, deterministic
 from .config import load
-from .evaluate import predict_split, score_predictions
+from .errors import RunError
+from .evaluate import predict_split, save_evaluation, score_predictions
 from .experiment import Setup, prepare, threads
 from .files import write_json, write_text
 from .inference import from_checkpoint
@@ -34,8 +37,7 @@ def train(
     resolved = resolved.model_copy(update={"data": data})
     setup = prepare(resolved)
     with join(setup.device) as world:
-        run = _new_run(setup, world, out, config.stem) if world.leads else None
-        run = Run(Path(world.told(str(run.path) if run else "")))
+        run = Run(Path(world.first(lambda: str(_new_run(setup, world, out, config.stem)))))
         return _run(setup, run, world, progress)
 
 
@@ -52,26 +54,34 @@ def resume(path: Path, *, progress: Progress | None = None) -> dict[str, Any]:
         return _run(setup, run, world, progress)
 
 
-def _new_run(setup: Setup, world: World, out: Path | None, stem: str) -> Run:
+def _new_run(setup: Setup, world: World, out: Path | None, stem: str) -> Path:
     intra_op, workers = threads(setup.config.train, setup.device, world.size)
-    described = environment(setup.device.type)
+    with deterministic(setup.device, intra_op):
+        described = environment(setup.device.type)
     described["threads"] = {"intra_op": intra_op, "workers": workers, "processes": world.size}
     run = create(out if out is not None else free_name(Path("runs"), stem))
     write_text(run.config, setup.config.as_yaml())
     write_json(run.environment, described)
     write_text(run.reproducibility, as_text(described))
-    return run
+    return run.path
 
 
 def _run(setup: Setup, run: Run, world: World, progress: Progress | None) -> dict[str, Any]:
     intra_op, worker_count = threads(setup.config.train, setup.device, world.size)
     with ExitStack() as stack:
-        stack.enter_context(locked(run.path) if world.leads else nullcontext())
+        world.first(lambda: str(stack.enter_context(locked(run.path))))
         stack.enter_context(deterministic(setup.device, intra_op))
         stop = stack.enter_context(StopRequest())
         workers = stack.enter_context(closing(Workers(worker_count, world)))
         loop = stack.enter_context(closing(Loop(setup, run, workers)))
-        if not loop.fit(stop, progress):
+        try:
+            finished = loop.fit(stop, progress)
+        except torch.OutOfMemoryError as e:
+            raise RunError(
+                f"the GPU's memory is too small: {str(e).splitlines()[0]}",
+                next="a smaller train.batch_size, more train.shards, or data.residency: disk",
+            ) from None
+        if not finished:
             return {"run": str(run.path), "status": "stopped", "signal": stop.name, **loop.reached()}
         return _finish(setup, run, loop, workers)
 
@@ -91,12 +101,11 @@ def _finish(setup: Setup, run: Run, loop: Loop, workers: Workers) -> dict[str, A
         "best": {**loop.at.best, "intervals": evaluation["metrics"]},
         "weights_sha256": checkpoint.weights_sha256(loop.model),
         "trail_sha256": loop.recorder.chain,
-        "warnings": _warnings(evaluation),
+        "warnings": [*loop.problems, *_warnings(evaluation)],
     }
     loop.events.append({"event": "finish", "time": now(), "step": loop.at.step})
     if workers.world.leads:
-        found.save(run.predictions("valid"))
-        write_json(run.evaluation("valid"), evaluation)
+        save_evaluation(run, found, evaluation)
         write_json(run.summary, summary)
     return summary
 

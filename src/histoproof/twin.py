@@ -20,7 +20,11 @@ def twin(run: Path, *, out: Path | None = None, progress: Callable[..., None] | 
     """
     original = open_run(run)
     original.load_summary()
-    made = train(original.config, out=out if out is not None else run.with_name(f"{run.name}-twin"), progress=progress)
+    made = train(
+        original.config,
+        out=out if out is not None else run.absolute().with_name(f"{run.absolute().name}-twin"),
+        progress=progress,
+    )
     if made["status"] == "stopped":
         raise RunError(
             f"the twin {made['run']} was stopped at step {made['steps']}",

@@ -5,7 +5,8 @@ it is added up, so the bits are those of one process. Nothing is pickled: only t
 """
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -46,7 +47,9 @@ class World:
         """The leader's text, on every process. The others' is not looked at."""
         if self.size == 1:
             return text
-        device = torch.device("cuda") if dist.get_backend() == "nccl" else torch.device("cpu")
+        device = (
+            torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+        )
         content = text.encode()
         length = torch.tensor([len(content)], dtype=torch.int64, device=device)
         dist.broadcast(length, 0)
@@ -55,6 +58,25 @@ class World:
             letters.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
         dist.broadcast(letters, 0)
         return bytes(letters.cpu().tolist()).decode()
+
+    def first(self, work: Callable[[], str]) -> str:
+        """Let the leader do `work` alone; its text, on every process. Where it fails, all fail."""
+        if self.size == 1:
+            return work()
+        failure: Exception | None = None
+        text = ""
+        if self.leads:
+            try:
+                text = "done:" + work()
+            except Exception as e:  # noqa: BLE001 (raised again below, once the others know)
+                failure = e
+        text = self.told(text)
+        if failure is not None:
+            raise failure
+        if not text:
+            time.sleep(2)  # torchrun ends every process when the first one ends: let the leader say why
+            raise RunError("process 0 could not begin; it says why")
+        return text.removeprefix("done:")
 
     def agree(self, text: str, what: str) -> None:
         """Raise RunError unless every process has the same text, e.g. a digest of its weights."""
@@ -86,7 +108,7 @@ def join(device: torch.device) -> Iterator[World]:
             next="start several processes with `torchrun --nproc-per-node N -m histoproof train ...`",
         )
     if device.type == "cuda":
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
     try:
         yield World(dist.get_rank(), dist.get_world_size())

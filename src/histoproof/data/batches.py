@@ -136,7 +136,6 @@ def prefetched(
     stop = threading.Event()
 
     def prepare() -> None:
-        torch.set_num_threads(1)
         for step in steps:
             try:
                 item: Batch | BaseException = make_batch(pixels, sampler, order, augment, epoch, step)

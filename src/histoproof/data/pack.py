@@ -19,7 +19,7 @@ from .. import __version__
 from ..errors import DataError, OutputError
 from ..files import JsonLines, new_folder, sha256_file, write_json, write_text
 from .findings import Finding, has_errors, quarantine_reasons
-from .pcam import PATCH_SHAPE, SourceSplit, find_splits, read_blocks, read_labels, read_meta
+from .pcam import PATCH_SHAPE, SourceSplit, find_splits, meta_columns, read_blocks, read_labels, read_meta
 from .pixels import as_uint8, looks_scaled, pixel_findings
 from .store import BLOCK_ROWS, FORMAT, NO_LABEL, VERSION, content_sha256
 
@@ -53,7 +53,9 @@ def pack(source: Path, out: Path, *, progress: Progress | None = None) -> dict[s
             done += split.n
         quarantine = _quarantine_csv(findings)
         write_text(folder / "quarantine.csv", quarantine)
-        write_text(folder / "meta.csv", _meta_csv(sources))
+        for name, _ in quarantine_reasons(findings):
+            splits[name]["quarantined"] += 1
+        _write_meta(sources, folder / "meta.csv")
         lines = JsonLines(folder / "findings.jsonl")
         lines.append(*(finding.as_json() for finding in findings))
         lines.close()
@@ -64,6 +66,7 @@ def pack(source: Path, out: Path, *, progress: Progress | None = None) -> dict[s
             "block_rows": BLOCK_ROWS,
             "source": {"folder": str(source), "files": _source_files(sources)},
             "splits": splits,
+            "meta_sha256": sha256_file(folder / "meta.csv"),
             "content_sha256": content_sha256(splits, quarantine),
         }
         write_json(folder / "manifest.json", manifest)
@@ -74,7 +77,14 @@ def _pack_split(source: SourceSplit, folder: Path, findings: list[Finding], prog
     labels = _pack_labels(source, folder, findings)
     images = _pack_images(source, folder / "images.npy", findings, progress)
     positive = None if labels is None else int((np.load(folder / "labels.npy") == 1).sum())
-    return {"n": source.n, "positive": positive, "source_dtype": source.dtype, "images": images, "labels": labels}
+    return {
+        "n": source.n,
+        "positive": positive,
+        "source_dtype": source.dtype,
+        "images": images,
+        "labels": labels,
+        "quarantined": 0,
+    }
 
 
 def _pack_images(source: SourceSplit, path: Path, findings: list[Finding], progress: Progress) -> dict[str, Any]:
@@ -130,16 +140,18 @@ def _quarantine_csv(findings: list[Finding]) -> str:
     return _csv([("split", "index", "reasons"), *rows])
 
 
-def _meta_csv(sources: list[SourceSplit]) -> str:
-    """One row a patch; the official columns of every split that has a meta file, empty for those without."""
-    metas = {s.name: read_meta(s.meta, s.n) for s in sources if s.meta}
-    columns = list(dict.fromkeys(c for rows in metas.values() for c in rows[0] if c and c not in ("split", "index")))
-    rows = [
-        (s.name, str(index), *(metas[s.name][index].get(c) or "" if s.name in metas else "" for c in columns))
-        for s in sources
-        for index in range(s.n)
-    ]
-    return _csv([("split", "index", *columns), *rows])
+def _write_meta(sources: list[SourceSplit], path: Path) -> None:
+    """One row a patch; the official columns of every split that has a meta file, empty for those without. Rows stream."""
+    columns = list(
+        dict.fromkeys(c for s in sources if s.meta for c in meta_columns(s.meta) if c not in ("split", "index"))
+    )
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("split", "index", *columns))
+        for source in sources:
+            rows = read_meta(source.meta, source.n) if source.meta else ({} for _ in range(source.n))
+            for index, row in enumerate(rows):
+                writer.writerow((source.name, index, *(row.get(c) or "" for c in columns)))
 
 
 def _csv(rows: list[tuple[str, ...]]) -> str:
@@ -168,7 +180,6 @@ def _offset(progress: Progress | None, done: int, total: int) -> Progress:
 
 
 def _report(out: Path, manifest: dict[str, Any], findings: list[Finding]) -> dict[str, Any]:
-    reasons = quarantine_reasons(findings)
     kinds = [finding.kind for finding in findings]
     return {
         "store": str(out),
@@ -178,7 +189,7 @@ def _report(out: Path, manifest: dict[str, Any], findings: list[Finding]) -> dic
                 "positive": split["positive"],
                 "dtype": split["source_dtype"],
                 "images_sha256": split["images"]["sha256"],
-                "quarantined": sum(1 for key in reasons if key[0] == name),
+                "quarantined": split["quarantined"],
             }
             for name, split in manifest["splits"].items()
         },

@@ -7,6 +7,7 @@ pixel lies in the centre 32x32 px), and `.._meta.csv`. Copies in float32, chunke
 
 import csv
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -24,6 +25,7 @@ __all__ = [
     "SourceSplit",
     "SplitName",
     "find_splits",
+    "meta_columns",
     "official_name",
     "open_split",
     "read_blocks",
@@ -138,16 +140,30 @@ def read_labels(source: SourceSplit) -> NDArray[np.float64] | None:
             ) from None
 
 
-def read_meta(path: Path, n: int) -> list[dict[str, str]]:
-    """The rows of a meta CSV, as text. Raises DataError unless it has exactly n rows."""
+def meta_columns(path: Path) -> list[str]:
+    """The named columns of a meta CSV. Raises DataError."""
+    with _csv_rows(path) as reader:
+        return [c for c in reader.fieldnames or () if c]
+
+
+def read_meta(path: Path, n: int) -> Iterator[dict[str, str]]:
+    """The rows of a meta CSV, as text, one after the other. Raises DataError unless there are exactly n."""
+    count = 0
+    with _csv_rows(path) as reader:
+        for row in reader:
+            count += 1
+            yield row
+    if count != n:
+        raise DataError(f"{path} has {count} rows, its split has {n} patches", next="fetch both files again")
+
+
+@contextmanager
+def _csv_rows(path: Path) -> Iterator["csv.DictReader[str]"]:
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (UnicodeDecodeError, csv.Error) as e:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            yield csv.DictReader(file)
+    except (OSError, UnicodeDecodeError, csv.Error) as e:
         raise DataError(f"{path} is not a readable CSV: {e}") from None
-    if len(rows) != n:
-        raise DataError(f"{path} has {len(rows)} rows, its split has {n} patches", next="fetch both files again")
-    return rows
 
 
 def _open_h5(path: Path) -> h5py.File:

@@ -149,6 +149,7 @@ def open_store(path: Path) -> Store:
             next="pack the official files again",
         )
     try:
+        _check_small_files(path, manifest)
         quarantined = _read_quarantine(path / "quarantine.csv")
         splits = {
             name: _open_split(path / name, name, manifest["splits"][name], quarantined.get(name, []))
@@ -167,6 +168,15 @@ def content_sha256(splits: dict[str, Any], quarantine: str) -> str:
         for name, split in splits.items()
     }
     return hashlib.sha256(canonical({"splits": parts, "quarantine": quarantine}).encode()).hexdigest()
+
+
+def _check_small_files(path: Path, manifest: dict[str, Any]) -> None:
+    """Quarantine and metadata decide what is trained on and how intervals are made: hold them against the manifest at once."""
+    quarantine = (path / "quarantine.csv").read_text(encoding="utf-8")
+    if content_sha256(manifest["splits"], quarantine) != manifest["content_sha256"]:
+        raise ValueError("quarantine.csv, or a digest in manifest.json, was changed")
+    if sha256_file(path / "meta.csv") != manifest["meta_sha256"]:
+        raise ValueError("meta.csv was changed")
 
 
 def _open_split(folder: Path, name: SplitName, digests: dict[str, Any], quarantined: list[int]) -> Split:

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import ledger
-from ..errors import HistoproofError
+from ..errors import DataError, HistoproofError
 from ..evaluate import Predictions, load_predictions
-from ..files import read_json, read_lines
+from ..files import read_json, read_lines, sha256_file
 from ..runs import Run, open_run
 from ..spikes import spikes
 
@@ -79,12 +79,6 @@ class RunEvidence:
         """Where the openings of the test split are written."""
         return ledger.path_of(self.store)
 
-    @property
-    def at_chance(self) -> bool:
-        """Whether the valid AUC's interval contains 0.5."""
-        auc = self.evaluations.get("valid", {}).get("metrics", {}).get("auc", {})
-        return bool(auc.get("low") is not None and auc["low"] <= 0.5 <= auc["high"])
-
 
 def read_evidence(path: Path) -> RunEvidence:
     """Read a run folder. Raises RunError if it is none, DataError if one of its files is damaged."""
@@ -94,7 +88,7 @@ def read_evidence(path: Path) -> RunEvidence:
         split for split in ("valid", "test") if run.evaluation(split).is_file() and run.predictions(split).is_file()
     ]
     config = run.load_config().as_dict()
-    events = read_lines(run.events)
+    times = [event["seconds"] for event in read_lines(run.events) if "seconds" in event]
     summary = run.load_summary() if run.finished else None
     store = Path(config["data"]["store"])
     has_store = (store / "manifest.json").is_file()
@@ -108,9 +102,9 @@ def read_evidence(path: Path) -> RunEvidence:
         summary=summary,
         steps=_columns([line for line in lines if line["kind"] == "step"]),
         epochs=[line for line in lines if line["kind"] == "epoch"],
-        evaluations={split: read_json(run.evaluation(split)) for split in splits},
+        evaluations={split: _evaluation(run, split) for split in splits},
         predictions={split: load_predictions(run.predictions(split)) for split in splits},
-        seconds=sum(e["seconds"] for e in events if e["event"] == "epoch") if lines and _ended_epoch(events) else None,
+        seconds=sum(times) if times else None,
         warnings=summary["warnings"] if summary else [],
         manifest=read_json(store / "manifest.json") if has_store else None,
         openings=openings,
@@ -121,8 +115,15 @@ def read_evidence(path: Path) -> RunEvidence:
     )
 
 
-def _ended_epoch(events: list[dict[str, Any]]) -> bool:
-    return any(event["event"] == "epoch" for event in events)
+def _evaluation(run: Run, split: str) -> dict[str, Any]:
+    """A split's scores, held against the predictions beside them."""
+    found: dict[str, Any] = read_json(run.evaluation(split))
+    if found.get("predictions_sha256") != sha256_file(run.predictions(split)):
+        raise DataError(
+            f"{run.predictions(split)} is not what {run.evaluation(split).name} was scored from",
+            next=f"score it again: `histoproof evaluate {run.path} --split {split}`",
+        )
+    return found
 
 
 def _columns(lines: list[dict[str, Any]]) -> dict[str, NDArray[np.float64]]:
@@ -146,7 +147,7 @@ def _spikes(path: Path) -> tuple[dict[str, Any] | None, str | None]:
 
 
 def _files(run: Run, splits: list[str], store: Path) -> tuple[Path, ...]:
-    paths = [run.config, run.environment, run.metrics, run.trail, run.summary]
+    paths = [run.config, run.environment, run.metrics, run.trail, run.events, run.summary]
     paths += [path for split in splits for path in (run.evaluation(split), run.predictions(split))]
-    paths += [store / "manifest.json", ledger.path_of(store)]
+    paths += [store / "manifest.json", store / "findings.jsonl", ledger.path_of(store)]
     return tuple(path for path in paths if path.is_file())

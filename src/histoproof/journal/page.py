@@ -88,13 +88,22 @@ def _section(run: RunEvidence, svgs: dict[str, Markup], pngs: dict[str, str]) ->
         "pack_command": None
         if manifest is None
         else shlex.join(["histoproof", "data", "pack", manifest["source"]["folder"], "--out", str(run.store)]),
-        "commands": {
-            split: shlex.join(["histoproof", "evaluate", str(run.path), "--split", split])
-            for split in ("valid", "test")
-        },
+        "commands": {split: _evaluate_command(run, found) for split, found in run.evaluations.items()},
         "evidence": {str(path): sha256_file(path) for path in run.files},
         "source_bytes": None if manifest is None else _source_bytes(manifest),
     }
+
+
+def _evaluate_command(run: RunEvidence, found: dict[str, Any]) -> str:
+    """The command that makes an evaluation as it is."""
+    words = ["histoproof", "evaluate", str(run.path), "--split", found["split"]]
+    if (found["tta"] == "d4") != (run.config["evaluate"]["tta"] == "d4"):
+        words.append("--tta" if found["tta"] == "d4" else "--no-tta")
+    if Path(found["store"]).absolute() != run.store:
+        words += ["--store", found["store"]]
+    if found.get("reason"):
+        words += ["--open-test", found["reason"]]
+    return shlex.join(words)
 
 
 def _source_bytes(manifest: dict[str, Any]) -> dict[str, int]:
