@@ -138,7 +138,7 @@ def test_evaluating_what_is_no_run_or_unfinished_is_refused(run: Path, tmp_path:
         evaluate(tmp_path / "absent")
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "config.yaml").write_text((run / "config.yaml").read_text())
-    with pytest.raises(RunError, match="no checkpoints/best.safetensors yet"):
+    with pytest.raises(RunError, match="has no checkpoints/best.safetensors"):
         evaluate(tmp_path / "half")
 
 

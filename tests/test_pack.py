@@ -239,7 +239,7 @@ def test_a_disk_that_fills_up_while_packing_leaves_nothing(
     mounted: Callable[[str], Path], official: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = mounted("size=4m")
-    monkeypatch.setattr("histoproof.data.pack._check_space", lambda *_: None)  # as when another program takes the space
+    monkeypatch.setattr("histoproof.data.pack.check_space", lambda *_: None)  # as when another program takes the space
     with pytest.raises(OutputError, match="No space left"):
         pack(official, folder / "s")
     assert list(folder.iterdir()) == []

@@ -184,7 +184,7 @@ def test_quarantined_valid_patches_are_not_scored(
 
 def test_intervals_are_over_groups_where_they_are_known(tmp_path: Path, store: Path) -> None:
     train(config(tmp_path, store, MLP), ["train.epochs=1"], out=tmp_path / "a")
-    train(config(tmp_path, store, MLP), ["train.epochs=1", "evaluate.groups.column=no such"], out=tmp_path / "b")
+    train(config(tmp_path, store, MLP), ["train.epochs=1", "evaluate.groups.column=null"], out=tmp_path / "b")
     with_groups, without = evaluate(tmp_path / "a"), evaluate(tmp_path / "b")
     with (store / "meta.csv").open() as file:
         slides = {row["wsi"] for row in csv.DictReader(file) if row["split"] == "valid"}

@@ -1,8 +1,11 @@
 """The command line: parse, call the function of the same name, print. Imports happen inside handlers, so --help is fast."""
 
+import io
 import os
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any, Literal, NoReturn
 
 import typer
@@ -39,8 +42,13 @@ Tta = Annotated[
 
 def main() -> NoReturn:
     """The program `histoproof`: runs the command line and exits with 0, 1 or 2 (130 after Ctrl-C)."""
+    signal.signal(signal.SIGTERM, _ended)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        sys.exit(app(prog_name="histoproof", standalone_mode=False) or 0)
+        code = app(prog_name="histoproof", standalone_mode=False) or 0
+        sys.stdout.flush()
+        sys.exit(code)
     except HistoproofError as e:
         _fail(e)
     except ClickException as e:
@@ -53,8 +61,15 @@ def main() -> NoReturn:
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except UnicodeError as e:
+        _fail(OutputError(f"a path or a text that cannot be written as UTF-8: {e}", valid="names in UTF-8"))
     except OSError as e:
-        _fail(OutputError(f"{e.filename or 'a file'}: {e.strerror or e}"))
+        _fail(OutputError(f"{e.filename or 'the output'}: {e.strerror or e}"))
+
+
+def _ended(number: int, frame: FrameType | None) -> NoReturn:
+    """SIGTERM outside training: leave through every `finally`, so that nothing half-written stays."""
+    sys.exit(128 + number)
 
 
 @app.callback(invoke_without_command=True)
@@ -230,6 +245,8 @@ def evaluate(
     from .evaluate import evaluate as score_run
 
     result = score_run(run, split=split, store=store, tta=tta, open_test=open_test)
+    for warning in result["warnings"]:
+        typer.secho(warning, fg="red", err=True)
     groups = (
         f"over {result['groups']['count']} groups ({result['groups']['column']})"
         if result["groups"]
@@ -278,12 +295,14 @@ def journal(
     from .journal import journal as write_journal
 
     if check:
-        result = check_journal(paths, out, lang=lang)
+        result = check_journal(paths, out)
         lines = ["the journal is what the evidence says"] if result["ok"] else result["problems"]
         _emit(result, as_json, lines, code=0 if result["ok"] else 1)
         return
     result = write_journal(paths, out, lang=lang)
-    _emit(result, as_json, [f"journal: {result['journal']}"])
+    for problem in result["problems"]:
+        typer.secho(f"the evidence contradicts itself: {problem}", fg="red", bold=True, err=True)
+    _emit(result, as_json, [f"journal: {result['journal']}"], code=1 if result["problems"] else 0)
 
 
 def _stopped(result: dict[str, Any]) -> str:

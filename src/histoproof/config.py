@@ -17,6 +17,7 @@ from .errors import ConfigError
 from .yamlfile import Lines, parse_value, read_yaml
 
 __all__ = [
+    "DEFAULT_GROUPS",
     "AugmentConfig",
     "CnnConfig",
     "Config",
@@ -49,11 +50,15 @@ class _Section(BaseModel):
     )
 
 
+DEFAULT_GROUPS = "wsi"
+"""The official meta column of the slide."""
+
+
 class GroupsConfig(_Section):
     """Which column says what belongs together (slide, site, stain cluster), for intervals and slices."""
 
-    column: Annotated[str, Field(min_length=1)] = "wsi"
-    """A column of the store's meta.csv, or of `csv`. Where the store has no such column, patches stand alone."""
+    column: Annotated[str, Field(min_length=1)] | None = DEFAULT_GROUPS
+    """A column of the store's meta.csv, or of `csv`; null: patches stand alone, as they do where the store has no wsi."""
     csv: str | None = None
     """A CSV with one row a patch, in the split's order; `{split}` in the path is replaced by train, valid or test."""
 
@@ -61,7 +66,7 @@ class GroupsConfig(_Section):
 class DataConfig(_Section):
     """Where the patches are and which of them are drawn."""
 
-    store: str = "store"
+    store: Annotated[str, Field(min_length=1)] = "store"
     """Folder made by `histoproof data pack`."""
     sampling: Literal["natural", "balanced"] = "natural"
     """natural: every patch once an epoch. balanced: as many draws, half from each class."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .config import identity
+from .errors import RunError
 from .files import read_json, read_lines
 from .runs import Run, open_run, trail_end
 
@@ -36,6 +37,8 @@ def diff(run_a: Path, run_b: Path) -> dict[str, Any]:
     a, b = open_run(run_a), open_run(run_b)
     for run in (a, b):
         trail_end(run.trail)
+        if not read_lines(run.trail):
+            raise RunError(f"{run.trail} is missing or empty", next="the run is damaged: train it again")
     found = sorted(_differences(a, b), key=lambda d: -d.weight)
     lines_a, lines_b = read_lines(a.trail), read_lines(b.trail)
     parting = _parting(lines_a, lines_b)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import ledger, metrics
+from .checkpoint import read
 from .compute import Workers, deterministic
 from .config import Config
 from .data.batches import Pixels
@@ -83,6 +84,7 @@ def evaluate(
     opened = open_store(store or Path(config.data.store))
     part = opened.split(split)
     rows = part.rows(config.data.quarantine)
+    _check_store(folder, opened)
     if split == "test":
         ledger.open_test(opened.path, open_test, run=str(run), weights_sha256=model.weights_sha256)
     part.verify()
@@ -95,9 +97,23 @@ def evaluate(
         workers.close()
     result = score_predictions(found, config, opened, model=model, split=split, tta=use_tta)
     result["reason"] = open_test
+    result["warnings"] = (
+        [] if folder.finished else ["the run is not finished: these are the scores of its best epoch so far"]
+    )
     with locked(folder.path):
         save_evaluation(folder, found, result)
     return {"run": str(run), **result}
+
+
+def _check_store(run: Run, store: Store) -> None:
+    """A run's scores are of the store it was trained on; another data set is for `predict`."""
+    trained_on = read(run.best).state["store_sha256"]
+    if trained_on != store.content_sha256:
+        raise DataError(
+            f"{store.path} is not the store that {run.path} was trained on ({store.content_sha256[:12]}, {trained_on[:12]})",
+            valid="the same patches, labels and quarantine, wherever they lie",
+            next="for other patches: `histoproof predict`",
+        )
 
 
 def save_evaluation(run: Run, found: Predictions, result: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from . import models
 from .compute import Standardize, available_cores, pick_device
 from .config import Config, TrainConfig, identity
 from .data.batches import Sampler, channel_statistics
+from .data.groups import group_labels
 from .data.store import Split, Store, open_store
 from .files import canonical
 
@@ -42,6 +43,7 @@ def prepare(config: Config) -> Setup:
     rows, valid_rows = split.rows(config.data.quarantine), valid.rows(config.data.quarantine)
     assert split.labels is not None  # rows() has seen to it
     sampler = Sampler(rows, split.labels, config.data.sampling, config.train.batch_size, config.seed)
+    group_labels(store, "valid", config.evaluate.groups)  # a column that is not there is found now, not after training
     if config.data.verify:
         split.verify()
         valid.verify()

@@ -19,6 +19,7 @@ __all__ = [
     "JsonLines",
     "atomic_path",
     "canonical",
+    "check_space",
     "new_folder",
     "read_json",
     "read_lines",
@@ -68,6 +69,17 @@ def new_folder(path: Path, *, what: str) -> Iterator[Path]:
             os.replace(temporary, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_space(out: Path, needed: int) -> None:
+    """Raise OutputError unless `needed` bytes are free where `out` will be."""
+    parent = next(p for p in out.absolute().parents if p.exists())
+    free = shutil.disk_usage(parent).free
+    if free < needed:
+        raise OutputError(
+            f"cannot write {out}: it needs {needed / 1e9:.3f} GB, {parent} has {free / 1e9:.3f} GB free",
+            next="free some space, or choose another place",
+        )
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -46,10 +46,14 @@ def load_model(path: Path) -> TrainedModel:
     """The best checkpoint of a run. Raises RunError if there is none or it is damaged."""
     run = open_run(path)
     if not run.best.exists():
+        advice = "train it again" if run.finished else f"finish it with `histoproof train --resume {path}`"
+        raise RunError(f"{path} has no checkpoints/best.safetensors", next=advice)
+    model = from_checkpoint(checkpoint.read(run.best), run)
+    if run.finished and run.load_summary()["best_weights_sha256"] != model.weights_sha256:
         raise RunError(
-            f"{path} has no checkpoints/best.safetensors yet", next=f"finish it with `histoproof train --resume {path}`"
+            f"{run.best} is not the checkpoint this run ended with", next="put its own back, or train it again"
         )
-    return from_checkpoint(checkpoint.read(run.best), run)
+    return model
 
 
 def from_checkpoint(found: checkpoint.Checkpoint, run: Run) -> TrainedModel:

@@ -203,6 +203,7 @@ class Loop:
             "schedule": self.schedule.state(),
             "loss_scale": {"scale": self.scale.scale, "good_steps": self.scale.good_steps},
             "inputs": self.inputs,
+            "store_sha256": self.setup.store.content_sha256,
             "recorder": self.recorder.position(),
         }
 

@@ -120,6 +120,8 @@ def _hdf5_blocks(path: Path) -> Iterator[_Block]:
                 raise DataError(
                     f"{path}: x has shape {x.shape} and dtype {x.dtype}", valid="(N, 96, 96, 3) uint8 or float32"
                 )
+            if not len(x):
+                raise DataError(f"{path} holds no patches (N = 0)")
             for start in range(0, len(x), _BLOCK):
                 yield _hdf5_block(path, x[start : start + _BLOCK], start)
     except OSError as e:
@@ -145,13 +147,15 @@ def _check_image(path: Path) -> None:
     """Refuse an image by its header, so that a bad one among thousands is named before the work begins."""
     try:
         with Image.open(path) as image:
-            size, mode = image.size, image.mode
+            size, mode, frames = image.size, image.mode, getattr(image, "n_frames", 1)
     except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as e:
         raise DataError(f"{path} is not a readable image: {' '.join(str(e).split())}") from None
     if size != PATCH_SHAPE[1::-1]:
         raise DataError(
             f"{path} is {size[0]}x{size[1]} px", valid="96x96 px at about 1 µm a pixel (10x), as PCam's patches are"
         )
+    if frames > 1:
+        raise DataError(f"{path} holds {frames} images", valid="one image a file")
     if mode not in ("RGB", "RGBA", "L", "P"):
         raise DataError(f"{path} has colour mode {mode}", valid="8-bit RGB, RGBA, grey or palette")
 

@@ -101,7 +101,9 @@ class Run:
                 f"the run {self.path} is not finished: it has no summary.json",
                 next=f"finish it with `histoproof train --resume {self.path}`",
             )
-        summary: dict[str, Any] = read_json(self.summary)
+        summary = read_json(self.summary)
+        if not isinstance(summary, dict) or not {"status", "best", "weights_sha256", "trail_sha256"} <= set(summary):
+            raise RunError(f"{self.summary} is damaged: it is no summary of a run", next="train it again")
         return summary
 
 

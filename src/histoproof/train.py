@@ -9,7 +9,7 @@ import torch
 
 from . import checkpoint, models
 from .compute import Workers, deterministic
-from .config import load
+from .config import Config, load
 from .errors import RunError
 from .evaluate import predict_split, save_evaluation, score_predictions
 from .experiment import Setup, prepare, threads
@@ -33,12 +33,21 @@ def train(
     ConfigError, DataError, OutputError, and RunError when the loss is no longer finite.
     """
     resolved = load(config, overrides)
-    data = resolved.data.model_copy(update={"store": str(Path(resolved.data.store).absolute())})
-    resolved = resolved.model_copy(update={"data": data})
+    resolved = _with_absolute_paths(resolved)
     setup = prepare(resolved)
     with join(setup.device) as world:
         run = Run(Path(world.first(lambda: str(_new_run(setup, world, out, config.stem)))))
         return _run(setup, run, world, progress)
+
+
+def _with_absolute_paths(config: Config) -> Config:
+    """So that a run can be resumed and evaluated from any folder."""
+    data = config.data.model_copy(update={"store": str(Path(config.data.store).absolute())})
+    groups = config.evaluate.groups
+    if groups.csv is not None:
+        groups = groups.model_copy(update={"csv": str(Path(groups.csv).absolute())})
+    scored = config.evaluate.model_copy(update={"groups": groups})
+    return config.model_copy(update={"data": data, "evaluate": scored})
 
 
 def resume(path: Path, *, progress: Progress | None = None) -> dict[str, Any]:
@@ -101,13 +110,20 @@ def _finish(setup: Setup, run: Run, loop: Loop, workers: Workers) -> dict[str, A
         "best": {**loop.at.best, "intervals": evaluation["metrics"]},
         "weights_sha256": checkpoint.weights_sha256(loop.model),
         "trail_sha256": loop.recorder.chain,
-        "warnings": [*loop.problems, *_warnings(evaluation)],
+        "best_weights_sha256": best.weights_sha256,
+        "store_sha256": setup.store.content_sha256,
+        "warnings": [*loop.problems, *_one_class(setup), *_warnings(evaluation)],
     }
     loop.events.append({"event": "finish", "time": now(), "step": loop.at.step})
     if workers.world.leads:
         save_evaluation(run, found, evaluation)
         write_json(run.summary, summary)
     return summary
+
+
+def _one_class(setup: Setup) -> list[str]:
+    labels = set(setup.sampler.labels[setup.sampler.rows].tolist())
+    return [] if len(labels) == 2 else [f"every usable train patch has label {labels.pop()}: nothing can be told apart"]
 
 
 def _warnings(evaluation: dict[str, Any]) -> list[str]:

@@ -64,16 +64,17 @@ class World:
         if self.size == 1:
             return work()
         failure: Exception | None = None
-        text = ""
+        text = "failed:"
         if self.leads:
             try:
                 text = "done:" + work()
             except Exception as e:  # noqa: BLE001 (raised again below, once the others know)
                 failure = e
         text = self.told(text)
+        dist.barrier()  # nobody leaves before everybody knows
         if failure is not None:
             raise failure
-        if not text:
+        if text == "failed:":
             time.sleep(2)  # torchrun ends every process when the first one ends: let the leader say why
             raise RunError("process 0 could not begin; it says why")
         return text.removeprefix("done:")

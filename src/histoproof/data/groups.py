@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import GroupsConfig
+from ..config import DEFAULT_GROUPS, GroupsConfig
 from ..errors import DataError
 from .pcam import SplitName
 from .store import Store
@@ -19,19 +19,35 @@ def group_labels(store: Store, split: SplitName, config: GroupsConfig) -> NDArra
 
     Raises DataError for a CSV that is missing, has no such column, or not one row a patch.
     """
+    if config.column is None:
+        return None
     if config.csv is None:
-        return store.meta(split, config.column)
+        found = store.meta(split, config.column)
+        if found is None and config.column != DEFAULT_GROUPS:
+            raise DataError(
+                f"the store {store.path} knows no {config.column!r} of the {split} split",
+                valid="a column of its meta.csv, or evaluate.groups.column: null for patches that stand alone",
+            )
+        return found
     path = Path(config.csv.replace("{split}", split))
     if not path.is_file():
         raise DataError(
             f"no such groups file: {path}", next="evaluate.groups.csv names it; {split} stands for the split"
         )
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        columns = reader.fieldnames or []
-        if config.column not in columns:
-            raise DataError(f"{path} has no column {config.column!r}", valid=", ".join(columns))
-        values = np.array([row[config.column] for row in reader], dtype=np.str_)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = reader.fieldnames or []
+            if config.column not in columns:
+                raise DataError(f"{path} has no column {config.column!r}", valid=", ".join(columns))
+            values = np.array([row[config.column] or "" for row in reader], dtype=np.str_)
+    except (OSError, UnicodeDecodeError, csv.Error) as e:
+        raise DataError(f"{path} is not a readable CSV: {e}") from None
+    if (values == "").any():
+        raise DataError(
+            f"{path}: row {int(np.flatnonzero(values == '')[0]) + 2} has no {config.column}",
+            valid="a group for every patch",
+        )
     n = len(store.split(split))
     if len(values) != n:
         raise DataError(

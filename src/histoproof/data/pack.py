@@ -7,7 +7,6 @@ it becomes a finding, and its patch goes into quarantine.
 import csv
 import hashlib
 import io
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import __version__
-from ..errors import DataError, OutputError
-from ..files import JsonLines, new_folder, sha256_file, write_json, write_text
+from ..errors import DataError
+from ..files import JsonLines, check_space, new_folder, sha256_file, write_json, write_text
 from .findings import Finding, has_errors, quarantine_reasons
 from .pcam import PATCH_SHAPE, SourceSplit, find_splits, meta_columns, read_blocks, read_labels, read_meta
 from .pixels import as_uint8, looks_scaled, pixel_findings
@@ -41,7 +40,7 @@ def pack(source: Path, out: Path, *, progress: Progress | None = None) -> dict[s
     OutputError where `out` exists, cannot be written, or would not fit.
     """
     sources = find_splits(source)
-    _check_space(out, sum(s.n for s in sources) * _PATCH_BYTES)
+    check_space(out, sum(s.n for s in sources) * _PATCH_BYTES)
     total = sum(s.n for s in sources)
     findings: list[Finding] = []
     splits: dict[str, Any] = {}
@@ -163,16 +162,6 @@ def _csv(rows: list[tuple[str, ...]]) -> str:
 def _source_files(sources: list[SourceSplit]) -> list[dict[str, Any]]:
     paths = [path for s in sources for path in (s.x, s.y, s.meta) if path is not None]
     return [{"name": p.name, "bytes": p.stat().st_size, "sha256": sha256_file(p)} for p in paths]
-
-
-def _check_space(out: Path, needed: int) -> None:
-    parent = next(p for p in out.absolute().parents if p.exists())
-    free = shutil.disk_usage(parent).free
-    if free < needed:
-        raise OutputError(
-            f"cannot write {out}: the store needs {needed / 1e9:.2f} GB, {parent} has {free / 1e9:.2f} GB free",
-            next="free some space, or choose another place with --out",
-        )
 
 
 def _offset(progress: Progress | None, done: int, total: int) -> Progress:

@@ -62,6 +62,8 @@ def find_splits(folder: Path) -> list[SourceSplit]:
     """The splits whose pixels are in `folder`, in the order train, valid, test. Raises DataError if there is none."""
     if not folder.is_dir():
         raise DataError(f"no such folder: {folder}", next="give the folder that holds the official .h5 files")
+    for split in SPLITS:
+        _check_names(folder, split)
     found = [open_split(folder, split) for split in SPLITS if (folder / official_name(split, "x.h5")).exists()]
     if not found:
         raise DataError(
@@ -70,6 +72,23 @@ def find_splits(folder: Path) -> list[SourceSplit]:
             next="point to the folder with the official names, or make one with `histoproof data synth`",
         )
     return found
+
+
+def _check_names(folder: Path, split: SplitName) -> None:
+    """Refuse labels or metadata without their pixels, and what is there under an official name but is no file."""
+    x, *others = (folder / official_name(split, part) for part in ("x.h5", "y.h5", "meta.csv"))
+    for path in (x, *others):
+        if path.is_symlink() and not path.exists():
+            raise DataError(f"{path} is a link to something that is not there")
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path} is no regular file", valid="the official HDF5 and CSV files")
+    orphans = [path.name for path in others if path.exists()]
+    if orphans and not x.exists():
+        near = sorted(
+            p.name for p in folder.iterdir() if p.name.lower().startswith(x.name) or p.name == f"{split}_x.h5"
+        )
+        hint = f"rename or unpack {near[0]}" if near else f"add {x.name}, or remove {orphans[0]}"
+        raise DataError(f"{folder} holds {' and '.join(orphans)}, but no {x.name}", next=hint)
 
 
 def open_split(folder: Path, split: SplitName) -> SourceSplit:
@@ -89,7 +108,7 @@ def open_split(folder: Path, split: SplitName) -> SourceSplit:
     if y_path.exists():
         with _open_h5(y_path) as file:
             y = _dataset(file, "y", y_path)
-            if y.shape not in ((n, 1, 1, 1), (n,)) and y.size != n:
+            if y.ndim == 0 or y.shape[0] != n:
                 raise DataError(
                     f"{split}: x holds {n} patches, y holds {y.shape[0] if y.ndim else 0} labels ({y_path.name})",
                     next="fetch both files again: which label belongs to which patch cannot be known",

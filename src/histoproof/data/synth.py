@@ -97,6 +97,9 @@ def synth(
     counts: dict[SplitName, int] = {"train": train, "valid": valid, "test": test}
     _check(counts, dtype, compression)
     total, done = sum(counts.values()), 0
+    # h5py cannot close a file whose write failed (it crashes), so a disk that is too small is found before; uncompressed size is
+    # what gzip can at most need.
+    files.check_space(out, int(total * 27_648 * (4 if dtype == "float32" else 1) * 1.02) + 1_000_000)
 
     def tick(patches: int) -> None:
         nonlocal done
@@ -203,11 +206,14 @@ def _colours(key: int, scanner: int) -> NDArray[np.uint8]:
     return rgb.reshape(65536, 3)
 
 
+_MOST = 10_000_000
+
+
 def _check(counts: dict[SplitName, int], dtype: str, compression: str) -> None:
     for split, n in counts.items():
-        if n < 0:
+        if not 0 <= n <= _MOST:
             raise DataError(
-                f"{split}: {n} patches", valid="0 (the split is left out) or more", next=f"give --{split} a count"
+                f"{split}: {n} patches", valid=f"0 (the split is left out) to {_MOST:,}", next=f"give --{split} a count"
             )
     if not any(counts.values()):
         raise DataError(

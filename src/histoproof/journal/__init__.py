@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import DataError
+from ..errors import DataError, OutputError
 from ..files import read_json, sha256_file
 from .evidence import RunEvidence, read_evidence
 from .page import write_pages
@@ -21,6 +21,7 @@ def journal(paths: Sequence[Path], out: Path, *, lang: Language = "en") -> dict[
     `paths` are run folders, finished or not. An earlier journal in `out` is replaced file by file. Returns {"journal",
     "markdown", "runs", "warnings"}. Raises RunError or DataError for a path that is no run.
     """
+    _check_place(paths, out)
     evidence = _read(paths)
     files = write_pages(evidence, out, lang)
     return {
@@ -29,14 +30,19 @@ def journal(paths: Sequence[Path], out: Path, *, lang: Language = "en") -> dict[
         "files": files,
         "runs": [str(run.path) for run in evidence],
         "warnings": [warning for run in evidence for warning in run.warnings],
+        "problems": [problem for run in evidence for problem in run.problems],
     }
 
 
-def check(paths: Sequence[Path], out: Path, *, lang: Language = "en") -> dict[str, Any]:
-    """Hold the journal in `out` against the evidence as it is now. Returns {"ok", "problems": [...]}, writes nothing there."""
+def check(paths: Sequence[Path], out: Path) -> dict[str, Any]:
+    """Hold the journal in `out` against the evidence as it is now, in its own language. Returns {"ok", "problems": [...]};
+    writes nothing there."""
     if not (out / "journal.json").is_file():
         raise DataError(f"{out} holds no journal", next=f"write it with `histoproof journal RUN --out {out}`")
-    problems = _changed_evidence(read_json(out / "journal.json"))
+    recorded = read_json(out / "journal.json")
+    if not isinstance(recorded, dict) or not {"evidence", "lang"} <= set(recorded):
+        raise DataError(f"{out / 'journal.json'} is damaged", next="write the journal again")
+    problems, lang = _changed_evidence(recorded), recorded["lang"]
     with tempfile.TemporaryDirectory() as fresh:
         for name in write_pages(_read(paths), Path(fresh), lang):
             theirs = out / name
@@ -45,6 +51,15 @@ def check(paths: Sequence[Path], out: Path, *, lang: Language = "en") -> dict[st
             elif sha256_file(theirs) != sha256_file(Path(fresh) / name):
                 problems.append(f"{theirs} is not what the evidence says now")
     return {"ok": not problems, "problems": problems}
+
+
+def _check_place(paths: Sequence[Path], out: Path) -> None:
+    """Refuse to write over what is no journal, or into the evidence."""
+    if out.is_dir() and any(out.iterdir()) and not (out / "journal.json").is_file():
+        raise OutputError(f"{out} holds other files", next="give a new folder, or one that holds a journal, with --out")
+    for path in paths:
+        if out.resolve() == path.resolve() or path.resolve() in out.resolve().parents:
+            raise OutputError(f"{out} lies within {path}, its own evidence", next="give another folder with --out")
 
 
 def _read(paths: Sequence[Path]) -> list[RunEvidence]:

@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import ledger
-from ..errors import DataError, HistoproofError
+from ..errors import DataError, HistoproofError, RunError
 from ..evaluate import Predictions, load_predictions
+from ..experiment import config_digest
 from ..files import read_json, read_lines, sha256_file
-from ..runs import Run, open_run
+from ..metrics import score
+from ..runs import Run, open_run, trail_end
 from ..spikes import spikes
 
 __all__ = ["RunEvidence", "read_evidence"]
@@ -37,6 +39,8 @@ class RunEvidence:
     seconds: float | None
     """Training and validation time of all epochs, over all starts; None before the first epoch ended."""
     warnings: list[str]
+    problems: list[str]
+    """Where the evidence contradicts itself: then its numbers prove nothing."""
     manifest: dict[str, Any] | None
     """The store's manifest; None where the store is not on this machine."""
     openings: list[dict[str, Any]] | None
@@ -83,6 +87,15 @@ class RunEvidence:
 def read_evidence(path: Path) -> RunEvidence:
     """Read a run folder. Raises RunError if it is none, DataError if one of its files is damaged."""
     run = open_run(path)
+    try:
+        return _read(run, path)
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as e:
+        raise DataError(
+            f"{path} holds damaged evidence: {type(e).__name__} {e}", next="train or evaluate it again"
+        ) from e
+
+
+def _read(run: Run, path: Path) -> RunEvidence:
     lines = read_lines(run.metrics)
     splits = [
         split for split in ("valid", "test") if run.evaluation(split).is_file() and run.predictions(split).is_file()
@@ -102,10 +115,11 @@ def read_evidence(path: Path) -> RunEvidence:
         summary=summary,
         steps=_columns([line for line in lines if line["kind"] == "step"]),
         epochs=[line for line in lines if line["kind"] == "epoch"],
-        evaluations={split: _evaluation(run, split) for split in splits},
+        evaluations={split: read_json(run.evaluation(split)) for split in splits},
         predictions={split: load_predictions(run.predictions(split)) for split in splits},
         seconds=sum(times) if times else None,
         warnings=summary["warnings"] if summary else [],
+        problems=_contradictions(run, summary, lines, splits),
         manifest=read_json(store / "manifest.json") if has_store else None,
         openings=openings,
         ledger_problem=problem,
@@ -115,15 +129,40 @@ def read_evidence(path: Path) -> RunEvidence:
     )
 
 
-def _evaluation(run: Run, split: str) -> dict[str, Any]:
-    """A split's scores, held against the predictions beside them."""
-    found: dict[str, Any] = read_json(run.evaluation(split))
-    if found.get("predictions_sha256") != sha256_file(run.predictions(split)):
-        raise DataError(
-            f"{run.predictions(split)} is not what {run.evaluation(split).name} was scored from",
-            next=f"score it again: `histoproof evaluate {run.path} --split {split}`",
-        )
-    return found
+def _contradictions(
+    run: Run, summary: dict[str, Any] | None, lines: list[dict[str, Any]], splits: list[str]
+) -> list[str]:
+    """Hold the files against each other: trail and summary, metrics and trail, config and trail, scores and predictions."""
+    problems: list[str] = []
+    try:
+        end = trail_end(run.trail)
+    except RunError as e:
+        return [e.problem]
+    trail = read_lines(run.trail)
+    if summary and end != summary["trail_sha256"]:
+        problems.append(f"{run.trail} does not end in the trail_sha256 of summary.json")
+    if trail and trail[0].get("config") != config_digest(run.load_config()):
+        problems.append(f"{run.config} is not the config the run began with")
+    steps = [line for line in lines if line["kind"] == "step"]
+    facts = [(line["step"], line["loss"], line["lr"]) for line in steps]
+    sworn = [(line["step"], float.fromhex(line["loss"]), float.fromhex(line["lr"])) for line in trail[1:]]
+    if (facts if summary else facts[: len(sworn)]) != (sworn if summary else sworn[: len(facts)]):
+        problems.append(f"{run.metrics} is not what {run.trail.name} vouches for")
+    return problems + [problem for split in splits for problem in _wrong_scores(run, split, summary)]
+
+
+def _wrong_scores(run: Run, split: str, summary: dict[str, Any] | None) -> list[str]:
+    """Scores are computed again from the predictions, which their digest ties to them."""
+    path, found = run.evaluation(split), read_json(run.evaluation(split))
+    if found["predictions_sha256"] != sha256_file(run.predictions(split)):
+        return [f"{run.predictions(split)} is not what {path} was scored from"]
+    predictions = load_predictions(run.predictions(split))
+    again = score(predictions.label, predictions.probability, threshold=found["threshold"])
+    wrong = [name for name, value in again.items() if value != found["metrics"][name]["value"]]
+    problems = [f"{path}: {', '.join(wrong)} is not what the predictions give"] if wrong else []
+    if summary and found["weights_sha256"] != summary["best_weights_sha256"]:
+        problems.append(f"{path} was scored with other weights than the run ended with")
+    return problems
 
 
 def _columns(lines: list[dict[str, Any]]) -> dict[str, NDArray[np.float64]]:
