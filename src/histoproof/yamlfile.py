@@ -54,7 +54,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
         if not isinstance(root, yaml.MappingNode):
             raise ConfigError(f"{path}: the file holds no mapping", valid="lines of `key: value`")
         lines = _lines(root, (), path)
-        return yaml.load(text, Loader=_Loader), lines  # noqa: S506 (a SafeLoader)
+        return _value(text), lines
     except yaml.MarkedYAMLError as e:
         where = f":{e.problem_mark.line + 1}" if e.problem_mark else ""
         raise ConfigError(f"{path}{where}: not valid YAML: {e.problem}") from None
@@ -65,9 +65,17 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
 def parse_value(text: str) -> Any:
     """The value of `--set key=TEXT`, read as YAML; what is not valid YAML is the text itself."""
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+        return _value(text)
     except (yaml.YAMLError, RecursionError, ValueError):  # ValueError: a whole number of thousands of digits
         return text
+
+
+def _value(text: str) -> Any:
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def _lines(node: yaml.MappingNode, path: tuple[str, ...], file: Path) -> Lines:
