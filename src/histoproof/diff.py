@@ -89,9 +89,12 @@ def _data_differences(a: Run, b: Run) -> list[Difference]:
 
 
 def _environment_differences(a: dict[str, Any], b: dict[str, Any], threads_matter: bool) -> list[Difference]:
-    flat_a, flat_b = _flat(a), _flat(b)
+    unequal = _unequal(_flat(_with_absent_packages(a)), _flat(_with_absent_packages(b)))
+    versions = {key for key, _, _ in unequal if key.endswith(".version")}
     found = []
-    for key, x, y in _unequal(flat_a, flat_b):
+    for key, x, y in unequal:
+        if key.endswith(".record_sha256") and key.replace(".record_sha256", ".version") in versions:
+            continue  # another version has other files; one line says it
         for prefix, kind, weight, why in _EXPLAINS:
             if key.startswith(prefix):
                 if key.startswith("threads.") and not threads_matter:
@@ -100,6 +103,12 @@ def _environment_differences(a: dict[str, Any], b: dict[str, Any], threads_matte
                     found.append(Difference(kind, key, x, y, weight, why))
                 break
     return found
+
+
+def _with_absent_packages(environment: dict[str, Any]) -> dict[str, Any]:
+    """The environment with a version for packages that were not installed: "absent"."""
+    packages = environment.get("packages", {})
+    return {**environment, "packages": {name: found or {"version": _ABSENT} for name, found in packages.items()}}
 
 
 # The first prefix that fits decides; weight None: of no interest (times, job numbers, the command).
