@@ -11,6 +11,8 @@ from PIL import Image
 
 from histoproof.demo import demo
 
+from .conftest import lacking
+
 pytestmark = pytest.mark.browser
 
 
@@ -24,7 +26,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def chromium(page: Path, profile: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     program = shutil.which("chromium") or shutil.which("google-chrome")
     if program is None:
-        pytest.skip("no chromium on this machine")
+        lacking("no chromium on this machine")
     quiet = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync")
     offline = ("--disable-background-networking", "--disable-component-update", f"--user-data-dir={profile}")
     command = [program, *quiet, *offline, "--enable-logging=stderr", *arguments, page.as_uri()]

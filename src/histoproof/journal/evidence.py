@@ -37,7 +37,8 @@ class RunEvidence:
     """By split: the JSON of `evaluate`."""
     predictions: dict[str, Predictions]
     seconds: float | None
-    """Training and validation time of all epochs, over all starts; None before the first epoch ended."""
+    """Training and validation time that was written down, over all starts (a kill loses what came since the last line); None
+    before the first epoch ended."""
     warnings: list[str]
     problems: list[str]
     """Where the evidence contradicts itself: then its numbers prove nothing."""
