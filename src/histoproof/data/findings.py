@@ -24,6 +24,7 @@ Kind = Literal[
     "wrong_shape",
     "length_mismatch",
     "bad_label",
+    "outlier",
     "truncated_file",
     "checksum_mismatch",
     "split_swapped",
