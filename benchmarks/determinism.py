@@ -50,8 +50,10 @@ Step = Callable[[Batch, int], None]
 def plain_step(config: Any, precision: Precision) -> Step:
     """Training as it is usually written."""
     model = models.build(config, 1).train()
-    optimizer = build_optimizer(OptimConfig(name="adamw" if config.name == "cnn" else "sgd"), model)
     parameters = list(model.parameters())
+    optimizer: torch.optim.Optimizer = torch.optim.SGD(parameters, 0.001, momentum=0.9)
+    if config.name == "cnn":
+        optimizer = torch.optim.AdamW(parameters, 0.001, betas=(0.9, 0.999))
 
     def step(batch: Batch, number: int) -> None:
         models.rekey(model, CPU, 1, number, 0)

@@ -19,6 +19,7 @@ from histoproof.data.store import open_store
 from histoproof.diff import diff
 from histoproof.errors import RunError
 from histoproof.files import read_json, read_lines
+from histoproof.runs import open_run
 from histoproof.train import resume, train
 from histoproof.twin import twin
 
@@ -141,6 +142,35 @@ def test_another_torch_is_named_even_where_it_changed_nothing(original: Path, tm
     assert result["differences"][0]["key"] == "packages.torch.version"
     assert "2.13.0" in result["words"][1]
     assert "2.12.0" in result["words"][1]
+
+
+def test_a_run_that_went_on_elsewhere_says_so_and_diff_names_it(config: Path, original: Path, tmp_path: Path) -> None:
+    out = tmp_path / "b"
+    train(config, ["train.checkpoint_every_steps=1"], out=out, progress=_terminate_at(6))
+    path = out / "environment.json"
+    content = read_json(path)
+    here = content["packages"]["torch"]["version"]
+    content["packages"]["torch"]["version"] = "2.12.0"
+    path.write_text(json.dumps(content))
+    resume(out)
+    assert [(step, found["packages"]["torch"]["version"]) for step, found in open_run(out).environments()] == [
+        (0, "2.12.0"),
+        (6, here),
+    ]
+    keys = [d["key"] for d in diff(original, out)["differences"] if d["weight"]]
+    assert "packages.torch.version" in keys  # from the start, where it differs from the original's
+    train(config, ["train.checkpoint_every_steps=1"], out=tmp_path / "c", progress=_terminate_at(6))
+    (tmp_path / "c" / "environment.json").write_text(json.dumps({**content, "packages": {"torch": {"version": here}}}))
+    with (tmp_path / "c" / "events.jsonl").open("a") as file:
+        file.write(json.dumps({"event": "environment", "step": 6, "environment": content}) + "\n")
+    causes = {d["key"]: (d["a"], d["b"]) for d in diff(original, tmp_path / "c")["differences"] if d["weight"]}
+    assert causes["packages.torch.version (from step 6 on)"] == (here, "2.12.0")
+
+
+def test_going_on_in_the_same_environment_is_not_a_second_one(config: Path, tmp_path: Path) -> None:
+    train(config, out=tmp_path / "b", progress=_terminate_at(6))
+    resume(tmp_path / "b")
+    assert len(open_run(tmp_path / "b").environments()) == 1
 
 
 def test_differences_are_ranked_by_what_can_explain_the_parting(config: Path, original: Path, tmp_path: Path) -> None:

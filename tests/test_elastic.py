@@ -55,7 +55,7 @@ def torchrun(processes: int, *arguments: object) -> None:
     assert done.stdout.count("weights_sha256") == 1  # one process speaks for all
 
 
-@pytest.mark.parametrize(("kind", "precision"), [("cnn", "fp32"), ("cnn", "bf16")])
+@pytest.mark.parametrize(("kind", "precision"), [("cnn", "fp32"), ("cnn", "bf16"), ("mlp", "fp32")])
 def test_threads_processes_and_a_change_of_their_number_give_the_same_bits(
     tmp_path: Path, store: Path, kind: str, precision: str
 ) -> None:

@@ -46,7 +46,7 @@ def colour_shifts(config: AugmentConfig, seed: int, epoch: int, indices: NDArray
     return torch.from_numpy(factor.astype(np.float32)), torch.from_numpy(offset.astype(np.float32))
 
 
-def apply_colour(images_NCHW: Tensor, shift: ColourShift) -> Tensor:
-    """Pixels in 0-1 under their colour change, in place."""
+def apply_colour(images: Tensor, shift: ColourShift) -> Tensor:
+    """Pixels in 0-1 under their colour change, in place. `shift` is laid out to broadcast with `images`."""
     factor, offset = shift
-    return images_NCHW.mul_(factor[:, :, None, None]).add_(offset[:, :, None, None]).clamp_(0, 1)
+    return images.mul_(factor).add_(offset).clamp_(0, 1)

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -43,13 +43,19 @@ def as_input(images_NHWC: Tensor, standardize: Standardize, colour: ColourShift 
 
     The result is channels_last in memory, as the pixels lie in the store: no copy is made for the layout.
     """
-    x = images_NHWC.permute(0, 3, 1, 2).to(torch.float32).div_(255)
+    n, height, width, channels = images_NHWC.shape
+
+    def along_a_row(values: Tensor) -> Tensor:
+        """(..., 3) as (..., 1, 288): to broadcast three numbers over pixels takes ten times as long as a whole row."""
+        return values.repeat(*[1] * (values.ndim - 1), width).unsqueeze(-2)
+
+    x = images_NHWC.reshape(n, height, width * channels).to(torch.float32).div_(255)
     if colour is not None:
-        x = apply_colour(x, colour)
+        x = apply_colour(x, (along_a_row(colour[0]), along_a_row(colour[1])))
     if standardize != Standardize():
-        mean, std = (torch.tensor(v, device=x.device).view(1, 3, 1, 1) for v in (standardize.mean, standardize.std))
+        mean, std = (along_a_row(torch.tensor(v, device=x.device)) for v in (standardize.mean, standardize.std))
         x = x.sub_(mean).div_(std)
-    return x
+    return x.view(n, height, width, channels).permute(0, 3, 1, 2)
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
@@ -109,8 +115,11 @@ class Workers:
     def __init__(self, count: int, world: World = ALONE) -> None:
         self.count = count
         self.world = world
+        # The caller is worker 0: a thread that sleeps must be woken, which costs more than a small piece of work.
         self._pool = (
-            ThreadPoolExecutor(count, "worker", initializer=torch.set_num_threads, initargs=(1,)) if count > 1 else None
+            ThreadPoolExecutor(count - 1, "worker", initializer=torch.set_num_threads, initargs=(1,))
+            if count > 1
+            else None
         )
 
     def share(self, work: Callable[[int, int], T], pieces: int) -> Sequence[T]:
@@ -122,7 +131,12 @@ class Workers:
         def lane(worker: int) -> list[T]:
             return [work(worker, piece) for piece in range(worker, pieces, used)]
 
-        lanes = list(self._pool.map(lane, range(used)))
+        others = [self._pool.submit(lane, worker) for worker in range(1, used)]
+        try:
+            first = lane(0)
+        finally:
+            wait(others)
+        lanes = [first, *(other.result() for other in others)]
         return [lanes[piece % used][piece // used] for piece in range(pieces)]
 
     def share_vectors(self, work: Callable[[int, int], Tensor], pieces: int) -> Sequence[Tensor]:

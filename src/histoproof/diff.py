@@ -1,6 +1,6 @@
 """Two runs compared: what was different before they began, the first step at which they part, and what that means in words."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,9 +39,10 @@ def diff(run_a: Path, run_b: Path) -> dict[str, Any]:
         trail_end(run.trail)
         if not read_lines(run.trail):
             raise RunError(f"{run.trail} is missing or empty", next="the run is damaged: train it again")
-    found = sorted(_differences(a, b), key=lambda d: -d.weight)
     lines_a, lines_b = read_lines(a.trail), read_lines(b.trail)
     parting = _parting(lines_a, lines_b)
+    last = max(len(lines_a), len(lines_b)) if parting is None else parting["step"]
+    found = sorted(_differences(a, b, last), key=lambda d: -d.weight)
     if (
         parting is None and lines_a[:1] != lines_b[:1]
     ):  # an input that no step shows, such as how the best epoch is chosen
@@ -61,7 +62,8 @@ def diff(run_a: Path, run_b: Path) -> dict[str, Any]:
     }
 
 
-def _differences(a: Run, b: Run) -> list[Difference]:
+def _differences(a: Run, b: Run, last: int) -> list[Difference]:
+    """What was not the same; a change of environment after step `last` explains nothing and is left out."""
     config_a, config_b = a.load_config(), b.load_config()
     inputs = _unequal(_flat(identity(config_a)), _flat(identity(config_b)))
     found = [Difference("config", key, x, y, 100, "another experiment") for key, x, y in inputs]
@@ -77,7 +79,19 @@ def _differences(a: Run, b: Run) -> list[Difference]:
                     Difference("config", key, x, y, 0, "how the work is done or told; no weight depends on it")
                 )
     found += _data_differences(a, b)
-    return found + _environment_differences(read_json(a.environment), read_json(b.environment), threads_matter)
+    return found + _over_time(a, b, last, threads_matter)
+
+
+def _over_time(a: Run, b: Run, last: int, threads_matter: bool) -> list[Difference]:
+    """Differences of the environments that were in force at the same step: a run may go on elsewhere."""
+    places = [run.environments() for run in (a, b)]
+    found: dict[tuple[str, str, str], Difference] = {}
+    for start in sorted({step for place in places for step, _ in place if step <= last}):
+        in_force = [[described for step, described in place if step <= start][-1] for place in places]
+        for d in _environment_differences(in_force[0], in_force[1], threads_matter):
+            key = d.key if start == 0 else f"{d.key} (from step {start} on)"
+            found.setdefault((d.key, str(d.a), str(d.b)), replace(d, key=key))
+    return list(found.values())
 
 
 def _data_differences(a: Run, b: Run) -> list[Difference]:

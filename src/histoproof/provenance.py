@@ -14,7 +14,7 @@ from typing import Any
 
 from . import __version__
 
-__all__ = ["as_text", "command_line", "environment", "now"]
+__all__ = ["as_text", "command_line", "environment", "now", "same_environment"]
 
 _PACKAGES = (
     "torch",
@@ -80,6 +80,12 @@ def environment(device: str) -> dict[str, Any]:
         "folder": str(Path.cwd()),
         "started": now(),
     }
+
+
+def same_environment(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    """Whether two environments agree in everything but what is of one start alone: time, place, command, job."""
+    momentary = {"started", "command", "folder", "slurm", "git"}
+    return all(a.get(key) == b.get(key) for key in {*a, *b} - momentary)
 
 
 def command_line() -> list[str]:

@@ -42,6 +42,11 @@ class Run:
         """The environment in words, text."""
         return self.path / "reproducibility.txt"
 
+    def environments(self) -> list[tuple[int, dict[str, Any]]]:
+        """(first step, environment) of each place in which the run was trained, in order; the first is environment.json."""
+        later = [line for line in read_lines(self.events) if line.get("event") == "environment"]
+        return [(0, read_json(self.environment)), *((line["step"], line["environment"]) for line in later)]
+
     @property
     def metrics(self) -> Path:
         """One JSON line a step and one an epoch; no clock times, so that equal runs have equal files."""

@@ -2,7 +2,8 @@
 
 A batch of B patches is cut into V parts. Each part is a pure function of (weights, its patches, its keys), computed with one
 thread inside an operation; gradients and batch-norm statistics are then added up in the order of the parts. Floating-point
-sums depend on their order, and this order is fixed: so who computed a part, and when, cannot matter.
+sums depend on their order, and this order is fixed: so who computed a part, and when, cannot matter. The weight gradient of a
+`BatchLinear` is computed once for the batch, from what its shards saw, in pieces that workers share.
 
 Batch norm sees one shard at a time, like ghost batch norm (Hoffer et al. 2017); its running statistics take the mean over shards.
 """
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from .compute import Precision, Standardize, Workers, as_input, autocast
 from .data.batches import Batch
-from .models import rekey
+from .models import BatchLinear, batch_linears, rekey
 
 __all__ = ["ShardedStep", "StepResult"]
 
@@ -33,10 +34,17 @@ class StepResult:
     gradients: list[Tensor]
 
 
+_COLUMNS = 3456
+"""Columns of a weight gradient that are computed at a time: 64 rows of them stay in a core's cache. A multiple of 64 bytes."""
+
+
 @dataclass(frozen=True)
 class _Part:
     loss_sum: float
     gradients: list[Tensor]
+    """Of all parameters but the weights of batch_linears, in their order."""
+    seen: list[tuple[Tensor, Tensor]]
+    """Per batch_linear: its input (patches, in) and the gradient of its output (patches, out)."""
     statistics: list[Tensor]
     patches: int
 
@@ -57,14 +65,18 @@ class ShardedStep:
     ) -> None:
         self._shards, self._workers = shards, workers
         self._device, self._precision, self._standardize, self._seed = device, precision, standardize, seed
-        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._wide = batch_linears(model)
+        # Kept between steps: a fresh 7 MB a step costs more than what is written into it.
+        self._wide_gradients = {id(layer.weight): torch.empty_like(layer.weight) for layer in self._wide}
+        self._all = [p for p in model.parameters() if p.requires_grad]
+        self._parameters = [p for p in self._all if id(p) not in self._wide_gradients]
         self._norms = _norms(model)
         self._momenta = [norm.momentum for norm in self._norms]
         self._replicas = [_replica(model) for _ in range(workers.count)]
 
     def __call__(self, batch: Batch, step: int, scale: float) -> StepResult:
         """Loss and gradients of `batch`; updates the model's running batch-norm statistics. `scale` multiplies the loss
-        before the backward pass and divides the gradients after it."""
+        before the backward pass and divides the gradients after it. The gradients may be overwritten by the next call."""
         size = len(batch.indices)
         bounds = [size * v // self._shards for v in range(self._shards + 1)]
         cuts = [(v, slice(a, b)) for v, (a, b) in enumerate(itertools.pairwise(bounds)) if b > a]
@@ -74,7 +86,26 @@ class ShardedStep:
         for part in parts[1:]:
             torch._foreach_add_(gradients, part.gradients)
         torch._foreach_mul_(gradients, 1.0 / (size * scale))
-        return StepResult(sum(part.loss_sum for part in parts) / size, gradients)
+        for i, layer in enumerate(self._wide):
+            self._batch_gradient(layer, [part.seen[i] for part in parts], 1.0 / (size * scale))
+        others = iter(gradients)
+        ordered = [self._wide_gradients[id(p)] if id(p) in self._wide_gradients else next(others) for p in self._all]
+        return StepResult(sum(part.loss_sum for part in parts) / size, ordered)
+
+    def _batch_gradient(self, layer: BatchLinear, seen: list[tuple[Tensor, Tensor]], factor: float) -> None:
+        """dy^T x times `factor`, summed over the shards in their order; each piece of the columns is one worker's."""
+        gradient = self._wide_gradients[id(layer.weight)]
+        pairs = [(x.float(), dy.float().mul(factor).t()) for x, dy in seen]
+        width = _COLUMNS if self._device.type == "cpu" else layer.in_features  # many small kernels slow a GPU down
+
+        def piece(worker: int, i: int) -> None:
+            columns = slice(i * width, (i + 1) * width)
+            out = gradient[:, columns]
+            for k, (x, dy_T) in enumerate(pairs):
+                torch.addmm(out, dy_T, x[:, columns], beta=0.0 if k == 0 else 1.0, out=out)
+
+        with torch.no_grad():
+            self._workers.share(piece, -(-layer.in_features // width))
 
     def _parts(self, batch: Batch, step: int, cuts: list[tuple[int, slice]], scale: float) -> Sequence[_Part]:
         """Every shard's part, in the order of the shards; between processes they travel as one vector each."""
@@ -84,16 +115,22 @@ class ShardedStep:
 
         if self._workers.world.size == 1:
             return self._workers.share(part, len(cuts))
-        vectors = self._workers.share_vectors(lambda worker, i: _flat(part(worker, i)), len(cuts))
-        return [self._unflat(vector, batch.indices[cut].size) for vector, (_, cut) in zip(vectors, cuts, strict=True)]
+        rows = max(batch.indices[cut].size for _, cut in cuts)
+        vectors = self._workers.share_vectors(lambda worker, i: _flat(part(worker, i), rows), len(cuts))
+        sizes = [batch.indices[cut].size for _, cut in cuts]
+        return [self._unflat(vector, rows, patches) for vector, patches in zip(vectors, sizes, strict=True)]
 
-    def _unflat(self, vector: Tensor, patches: int) -> _Part:
+    def _unflat(self, vector: Tensor, rows: int, patches: int) -> _Part:
+        """A part from its vector, in which what layers saw is padded to `rows` patches."""
         statistics = [s for norm in self._norms for s in _statistics(norm)]
-        shapes = [t.shape for t in (*self._parameters, *statistics)]
+        sides = [torch.Size((rows, n)) for layer in self._wide for n in (layer.in_features, layer.out_features)]
+        shapes = [*(t.shape for t in (*self._parameters, *statistics)), *sides]
         pieces = torch.split(vector, [shape.numel() for shape in shapes] + [1])
-        shaped = [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=False)]
-        count = len(self._parameters)
-        return _Part(float(pieces[-1]), self._laid_out(shaped[:count]), shaped[count:], patches)
+        shaped = iter([piece.view(shape) for piece, shape in zip(pieces, shapes, strict=False)])
+        gradients = [next(shaped) for _ in self._parameters]
+        found = [next(shaped) for _ in statistics]
+        seen = [(next(shaped)[:patches], next(shaped)[:patches]) for _ in self._wide]
+        return _Part(float(pieces[-1]), self._laid_out(gradients), seen, found, patches)
 
     def _part(self, worker: int, batch: Batch, step: int, shard: int, cut: slice, scale: float) -> _Part:
         replica = self._replicas[worker]
@@ -102,10 +139,14 @@ class ShardedStep:
         with autocast(self._device, self._precision):
             logits = replica(as_input(images, self._standardize, colour))
         loss = F.binary_cross_entropy_with_logits(logits.float(), labels, reduction="sum")
-        gradients = torch.autograd.grad(loss * scale, self._parameters)
+        seen = [layer.take_seen() for layer in batch_linears(replica)]
+        wanted = [*self._parameters, *(y for _, y in seen)]
+        gradients = torch.autograd.grad(loss * scale, wanted)
+        count = len(self._parameters)
+        saw = [(x, dy) for (x, _), dy in zip(seen, gradients[count:], strict=True)]
         # momentum is 1 in a replica: its running statistics are this shard's own.
         statistics = [s.clone() for norm in _norms(replica) for s in _statistics(norm)]
-        return _Part(loss.item(), self._laid_out(gradients), statistics, len(images))
+        return _Part(loss.item(), self._laid_out(gradients[:count]), saw, statistics, len(images))
 
     def _laid_out(self, gradients: Sequence[Tensor]) -> list[Tensor]:
         """Gradients in their parameters' memory layout: a norm adds up in the order of memory, so the order must be one."""
@@ -126,10 +167,12 @@ class ShardedStep:
                 norm.num_batches_tracked.add_(1)
 
 
-def _flat(part: _Part) -> Tensor:
-    """A part as one float32 vector: gradients, statistics, loss (which was computed in float32, so nothing is lost)."""
+def _flat(part: _Part, rows: int) -> Tensor:
+    """A part as one float32 vector: gradients, statistics, what layers saw (padded to `rows` patches), loss. Nothing is lost:
+    all of it was computed in float32 or less."""
     loss = part.gradients[0].new_tensor([part.loss_sum])
-    return torch.cat([t.reshape(-1) for t in (*part.gradients, *part.statistics, loss)])
+    seen = [F.pad(t.float(), (0, 0, 0, rows - len(t))) for pair in part.seen for t in pair]
+    return torch.cat([t.reshape(-1) for t in (*part.gradients, *part.statistics, *seen, loss)])
 
 
 def _replica(model: nn.Module) -> nn.Module:
@@ -139,6 +182,8 @@ def _replica(model: nn.Module) -> nn.Module:
     replica.train()
     for norm in _norms(replica):
         norm.momentum = 1.0
+    for layer in batch_linears(replica):
+        layer.deferred = True
     return replica
 
 

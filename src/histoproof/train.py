@@ -16,7 +16,7 @@ from .experiment import Setup, prepare, threads
 from .files import write_json, write_text
 from .inference import from_checkpoint
 from .loop import Loop, Progress
-from .provenance import as_text, environment, now
+from .provenance import as_text, environment, now, same_environment
 from .runs import Run, create, free_name, locked, open_run
 from .signals import StopRequest
 from .world import World, join
@@ -60,14 +60,19 @@ def resume(path: Path, *, progress: Progress | None = None) -> dict[str, Any]:
         return run.load_summary()
     setup = prepare(run.load_config())
     with join(setup.device) as world:
-        return _run(setup, run, world, progress)
+        return _run(setup, run, world, progress, here=_described(setup, world))
 
 
-def _new_run(setup: Setup, world: World, out: Path | None, stem: str) -> Path:
+def _described(setup: Setup, world: World) -> dict[str, Any]:
+    """The environment of this process, with its threads."""
     intra_op, workers = threads(setup.config.train, setup.device, world.size)
     with deterministic(setup.device, intra_op):
         described = environment(setup.device.type)
-    described["threads"] = {"intra_op": intra_op, "workers": workers, "processes": world.size}
+    return {**described, "threads": {"intra_op": intra_op, "workers": workers, "processes": world.size}}
+
+
+def _new_run(setup: Setup, world: World, out: Path | None, stem: str) -> Path:
+    described = _described(setup, world)
     run = create(out if out is not None else free_name(Path("runs"), stem))
     write_text(run.config, setup.config.as_yaml())
     write_json(run.environment, described)
@@ -75,7 +80,10 @@ def _new_run(setup: Setup, world: World, out: Path | None, stem: str) -> Path:
     return run.path
 
 
-def _run(setup: Setup, run: Run, world: World, progress: Progress | None) -> dict[str, Any]:
+def _run(
+    setup: Setup, run: Run, world: World, progress: Progress | None, *, here: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Train to the end. `here`: the environment in which a run goes on; where it is another one, the run says so."""
     intra_op, worker_count = threads(setup.config.train, setup.device, world.size)
     with ExitStack() as stack:
         world.first(lambda: str(stack.enter_context(locked(run.path))))
@@ -83,6 +91,10 @@ def _run(setup: Setup, run: Run, world: World, progress: Progress | None) -> dic
         stop = stack.enter_context(StopRequest())
         workers = stack.enter_context(closing(Workers(worker_count, world)))
         loop = stack.enter_context(closing(Loop(setup, run, workers)))
+        if here is not None and not same_environment(run.environments()[-1][1], here):
+            loop.events.append(
+                {"event": "environment", "time": now(), "step": loop.reached()["steps"], "environment": here}
+            )
         try:
             finished = loop.fit(stop, progress)
         except torch.OutOfMemoryError as e:

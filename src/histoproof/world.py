@@ -40,7 +40,8 @@ class World:
         if self.size == 1:
             return [mine]
         everyone = [torch.empty_like(mine) for _ in range(self.size)]
-        dist.all_gather(everyone, mine.contiguous())
+        with _together(self.rank):
+            dist.all_gather(everyone, mine.contiguous())
         return everyone
 
     def told(self, text: str) -> str:
@@ -52,11 +53,12 @@ class World:
         )
         content = text.encode()
         length = torch.tensor([len(content)], dtype=torch.int64, device=device)
-        dist.broadcast(length, 0)
-        letters = torch.zeros(int(length), dtype=torch.uint8, device=device)
-        if self.leads:
-            letters.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
-        dist.broadcast(letters, 0)
+        with _together(self.rank):
+            dist.broadcast(length, 0)
+            letters = torch.zeros(int(length), dtype=torch.uint8, device=device)
+            if self.leads:
+                letters.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
+            dist.broadcast(letters, 0)
         return bytes(letters.cpu().tolist()).decode()
 
     def first(self, work: Callable[[], str]) -> str:
@@ -71,7 +73,8 @@ class World:
             except Exception as e:  # noqa: BLE001 (raised again below, once the others know)
                 failure = e
         text = self.told(text)
-        dist.barrier()  # nobody leaves before everybody knows
+        with _together(self.rank):
+            dist.barrier()  # nobody leaves before everybody knows
         if failure is not None:
             raise failure
         if text == "failed:":
@@ -90,6 +93,19 @@ class World:
 
 
 ALONE = World(0, 1)
+
+
+@contextmanager
+def _together(rank: int) -> Iterator[None]:
+    """Turn the loss of another process into words."""
+    try:
+        yield
+    except RuntimeError as e:
+        raise RunError(
+            f"process {rank} lost the others: one of them ended, or did not answer ({str(e).splitlines()[0][:120]})",
+            next="see what the process that ended first said; the run goes on from its last checkpoint with "
+            "`torchrun ... -m histoproof train --resume RUN`",
+        ) from e
 
 
 @contextmanager

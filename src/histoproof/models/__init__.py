@@ -7,10 +7,11 @@ from .. import rng
 from ..config import CnnConfig, MlpConfig, ModelConfig, MonaiConfig
 from .cnn import ResidualCnn
 from .dropout import KeyedDropout, rekey
+from .linear import BatchLinear, batch_linears
 from .mlp import Mlp
 from .monai import from_monai
 
-__all__ = ["KeyedDropout", "build", "parameter_count", "rekey"]
+__all__ = ["BatchLinear", "KeyedDropout", "batch_linears", "build", "parameter_count", "rekey"]
 
 
 def build(config: ModelConfig, seed: int) -> nn.Module:

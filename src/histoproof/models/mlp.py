@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from .dropout import KeyedDropout
+from .linear import BatchLinear
 
 __all__ = ["Mlp"]
 
@@ -19,7 +20,8 @@ class Mlp(nn.Module):
         layers: list[nn.Module] = []
         width = _PIXELS
         for units in hidden:
-            layers += [nn.Linear(width, units), nn.ReLU(), KeyedDropout(dropout)]
+            linear = BatchLinear if width == _PIXELS else nn.Linear
+            layers += [linear(width, units), nn.ReLU(), KeyedDropout(dropout)]
             width = units
         self.layers = nn.Sequential(*layers, nn.Linear(width, 1))
 
