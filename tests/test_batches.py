@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from histoproof.augment import apply_colour, colour_shifts, d4_elements, dihedral
+from histoproof.augment import colour_shifts, d4_elements, dihedral
+from histoproof.compute import Standardize, as_input
 from histoproof.config import AugmentConfig
 from histoproof.data.batches import Pixels, Sampler, channel_statistics, make_batch, prefetched
 from histoproof.data.store import Split, open_store
@@ -129,11 +130,30 @@ def test_colour_stays_within_what_the_config_allows() -> None:
     config = AugmentConfig(brightness=0.1, contrast=0.2, channel=0.05)
     shift = colour_shifts(config, 3, 0, np.arange(2000))
     assert shift is not None
-    out = apply_colour(torch.full((2000, 3, 2, 2), 0.5), shift)
-    assert out.min() >= 0.5 * 0.95 - 0.12
-    assert out.max() <= 0.5 * 1.05 + 0.12
+    out = as_input(torch.full((2000, 2, 2, 3), 127, dtype=torch.uint8), Standardize(), shift)
+    assert out.min() >= 127 / 255 * 0.95 - 0.12
+    assert out.max() <= 127 / 255 * 1.05 + 0.12
     assert out.std() > 0.01
     assert colour_shifts(AugmentConfig(d4=True), 3, 0, np.arange(5)) is None
+
+
+def test_a_models_input_is_colour_and_standardisation_of_pixels_divided_by_255() -> None:
+    images = torch.randint(0, 256, (7, 96, 96, 3), dtype=torch.uint8)
+    standardize = Standardize((0.7, 0.5, 0.7), (0.2, 0.3, 0.2))
+    factor, offset = torch.rand(7, 3) + 0.5, torch.rand(7, 3) - 0.5
+    v = images.permute(0, 3, 1, 2).double() / 255
+    changed = (v * factor[:, :, None, None] + offset[:, :, None, None]).clamp(0, 1)
+    mean, std = (torch.tensor(each).double().view(1, 3, 1, 1) for each in (standardize.mean, standardize.std))
+    for wanted, given in (
+        (v, as_input(images, Standardize())),
+        ((v - mean) / std, as_input(images, standardize)),
+        (changed, as_input(images, Standardize(), (factor, offset))),
+        ((changed - mean) / std, as_input(images, standardize, (factor, offset))),
+    ):
+        torch.testing.assert_close(given.double(), wanted, rtol=0, atol=1e-6)
+        assert given.is_contiguous(memory_format=torch.channels_last)
+    alone = as_input(images[3:4], standardize, (factor[3:4], offset[3:4]))
+    assert torch.equal(alone, given[3:4])  # a patch's input does not depend on its company
 
 
 def test_channel_statistics_are_numpys(split: Split) -> None:

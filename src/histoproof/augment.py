@@ -11,7 +11,7 @@ from torch import Tensor
 from . import rng
 from .config import AugmentConfig
 
-__all__ = ["ColourShift", "apply_colour", "colour_shifts", "d4_elements", "dihedral"]
+__all__ = ["ColourShift", "colour_shifts", "d4_elements", "dihedral"]
 
 ColourShift = tuple[Tensor, Tensor]
 """(factor, offset), each (N, 3) float32: a channel's value v in 0-1 becomes clamp(v * factor + offset, 0, 1)."""
@@ -44,9 +44,3 @@ def colour_shifts(config: AugmentConfig, seed: int, epoch: int, indices: NDArray
     offset = 0.5 * (1 - contrast) + config.brightness * draws[:, 1:2]
     offset = np.broadcast_to(offset, factor.shape)
     return torch.from_numpy(factor.astype(np.float32)), torch.from_numpy(offset.astype(np.float32))
-
-
-def apply_colour(images: Tensor, shift: ColourShift) -> Tensor:
-    """Pixels in 0-1 under their colour change, in place. `shift` is laid out to broadcast with `images`."""
-    factor, offset = shift
-    return images.mul_(factor).add_(offset).clamp_(0, 1)

@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
 
-from .augment import ColourShift, apply_colour
+from .augment import ColourShift
 from .errors import ConfigError
 from .world import ALONE, World
 
@@ -38,24 +39,38 @@ class Standardize:
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
-def as_input(images_NHWC: Tensor, standardize: Standardize, colour: ColourShift | None = None) -> Tensor:
+def as_input(
+    images_NHWC: Tensor, standardize: Standardize, colour: ColourShift | None = None, *, out: Tensor | None = None
+) -> Tensor:
     """uint8 patches (N, 96, 96, 3) as a model's input (N, 3, 96, 96) float32: / 255, colour, standardised.
+
+    `out`, (N, 96, 96, 3) float32 and contiguous, is where it is written, if given.
 
     The result is channels_last in memory, as the pixels lie in the store: no copy is made for the layout.
     """
     n, height, width, channels = images_NHWC.shape
-
-    def along_a_row(values: Tensor) -> Tensor:
-        """(..., 3) as (..., 1, 288): to broadcast three numbers over pixels takes ten times as long as a whole row."""
-        return values.repeat(*[1] * (values.ndim - 1), width).unsqueeze(-2)
-
-    x = images_NHWC.reshape(n, height, width * channels).to(torch.float32).div_(255)
-    if colour is not None:
-        x = apply_colour(x, (along_a_row(colour[0]), along_a_row(colour[1])))
+    if out is None:
+        out = torch.empty(images_NHWC.shape, dtype=torch.float32, device=images_NHWC.device)
+    x = out.view(n, height, width * channels)
+    x.copy_(images_NHWC.reshape(n, height, width * channels))
+    # Each line below is one pass over memory, so factors are multiplied up before.
+    scale, shift, from_bytes = _rows(standardize, width, x.device)
+    if colour is None:
+        torch.addcmul(shift, x, from_bytes, out=x)
+        return out.permute(0, 3, 1, 2)
+    factor, offset = (values.repeat(1, width).unsqueeze(1) for values in colour)
+    torch.addcmul(offset, x, factor / 255, out=x).clamp_(0, 1)
     if standardize != Standardize():
-        mean, std = (along_a_row(torch.tensor(v, device=x.device)) for v in (standardize.mean, standardize.std))
-        x = x.sub_(mean).div_(std)
-    return x.view(n, height, width, channels).permute(0, 3, 1, 2)
+        torch.addcmul(shift, x, scale, out=x)
+    return out.permute(0, 3, 1, 2)
+
+
+@lru_cache(maxsize=16)
+def _rows(standardize: Standardize, width: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """(1 / std, -mean / std, 1 / (255 std)) for each value of a row of pixels: to broadcast three numbers over pixels takes ten
+    times as long as a whole row."""
+    mean, std = (torch.tensor(v, device=device).repeat(width) for v in (standardize.mean, standardize.std))
+    return 1 / std, -mean / std, 1 / (255 * std)
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
