@@ -144,16 +144,16 @@ def test_a_models_input_is_colour_and_standardisation_of_pixels_divided_by_255()
     v = images.permute(0, 3, 1, 2).double() / 255
     changed = (v * factor[:, :, None, None] + offset[:, :, None, None]).clamp(0, 1)
     mean, std = (torch.tensor(each).double().view(1, 3, 1, 1) for each in (standardize.mean, standardize.std))
-    for wanted, given in (
+    for wanted, made in (
         (v, as_input(images, Standardize())),
         ((v - mean) / std, as_input(images, standardize)),
         (changed, as_input(images, Standardize(), (factor, offset))),
         ((changed - mean) / std, as_input(images, standardize, (factor, offset))),
     ):
-        torch.testing.assert_close(given.double(), wanted, rtol=0, atol=1e-6)
-        assert given.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(made.double(), wanted, rtol=0, atol=1e-6)
+        assert made.is_contiguous(memory_format=torch.channels_last)
     alone = as_input(images[3:4], standardize, (factor[3:4], offset[3:4]))
-    assert torch.equal(alone, given[3:4])  # a patch's input does not depend on its company
+    assert torch.equal(alone, made[3:4])  # a patch's input does not depend on its company
 
 
 def test_channel_statistics_are_numpys(split: Split) -> None:
