@@ -34,8 +34,7 @@ class Unpacker:
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """What `data` unpacks to, in pieces of up to 1 MiB. Raises DamageError."""
-        full = False
-        while data or full:
+        while data:  # a member's last 8 bytes are taken only once all of it is out: nothing stays inside
             if self._member.eof:
                 data = data.lstrip(b"\0")  # padding after a member, as gzip itself takes it
                 if not data:
@@ -46,7 +45,6 @@ class Unpacker:
             except zlib.error as e:
                 raise DamageError(f"{self._where}not gzip ({e})") from None
             data = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
-            full = len(piece) == _PIECE  # then more may wait inside, though all input is taken
             if piece:
                 yield piece
 

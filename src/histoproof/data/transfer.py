@@ -167,7 +167,7 @@ def _checked(base: str) -> str:
         raise DataError(f"--source {base!r} is no usable address: {e}", valid=valid, next=advice) from None
     if "@" in parts.netloc:
         raise DataError("--source holds a user name or password", valid=valid, next=advice)
-    if parts.scheme not in {"http", "https"} or not host or parts.query or parts.fragment:
+    if parts.scheme not in {"http", "https"} or not host or set(base) & set("?#"):
         raise DataError(f"--source {base!r} is no address of a web server", valid=valid, next=advice)
     if re.search(r"[\x00-\x20\x7f]", base):
         raise DataError(f"--source {base!r} holds blanks or control characters", valid=valid, next=advice)
