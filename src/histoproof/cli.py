@@ -114,6 +114,29 @@ def data_synth(
     _emit(result, as_json, [f"dataset: {result['out']}", *counts])
 
 
+@data.command("fetch")
+def data_fetch(
+    out: Annotated[Path, typer.Argument(help="Folder to fetch into, new or not.", show_default=False)],
+    source: Annotated[
+        str | None, typer.Option(metavar="URL", help="Folder of a mirror; default: Zenodo.", show_default=False)
+    ] = None,
+    splits: Annotated[str, typer.Option(help="Which splits, a comma between.")] = "train,valid,test",
+    as_json: Json = False,
+) -> None:
+    """Fetch the official files, checksums enforced. What came before a cut or Ctrl-C is kept: the same command goes on."""
+    from .data.fetch import fetch
+    from .data.officials import ZENODO
+
+    names = [name.strip() for name in splits.split(",") if name.strip()]
+    try:
+        with bar("fetching", in_bytes=True) as progress:
+            result = fetch(out, source=ZENODO if source is None else source, splits=names, progress=progress)
+    except KeyboardInterrupt:
+        _to_stderr(f"stopped; what has come is kept in {out}: the same command goes on from there")
+        raise
+    _emit(result, as_json, [f"dataset: {result['out']}", *(f"{f['name']}: {f['status']}" for f in result["files"])])
+
+
 @data.command("pack")
 def data_pack(
     source: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with the official files.", show_default=False)],

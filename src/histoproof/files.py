@@ -73,7 +73,8 @@ def new_folder(path: Path, *, what: str) -> Iterator[Path]:
 
 def check_space(out: Path, needed: int) -> None:
     """Raise OutputError unless `needed` bytes are free where `out` will be."""
-    parent = next(p for p in out.absolute().parents if p.exists())
+    place = out.absolute()
+    parent = next(p for p in (place, *place.parents) if p.is_dir())
     free = shutil.disk_usage(parent).free
     if free < needed:
         raise OutputError(
