@@ -29,12 +29,12 @@ from typer.testing import CliRunner
 
 from histoproof import __version__
 from histoproof.cli import app
-from histoproof.data.arrival import DamageError, Unpacker
 from histoproof.data.fetch import fetch
+from histoproof.data.fetch.arrival import DamageError, Unpacker
+from histoproof.data.fetch.transfer import Patience
+from histoproof.data.fetch.wanted import unpacked_at_most
 from histoproof.data.officials import COUNTS, META_MD5, OFFICIAL, ZENODO, OfficialFile
 from histoproof.data.pcam import SPLITS, SplitName, find_splits, official_name
-from histoproof.data.transfer import Patience
-from histoproof.data.wanted import unpacked_at_most
 from histoproof.errors import DataError, HistoproofError, OutputError, RunError
 from histoproof.runs import locked
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import IO, Any
 
-from .. import __version__
-from ..errors import DataError
+from ... import __version__
+from ...errors import DataError
 
 __all__ = ["PATIENCE", "Patience", "Reply", "Server", "TransferError"]
 

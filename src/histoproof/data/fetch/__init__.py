@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError, OutputError, writing
-from ..files import check_space
-from ..progress import Report
-from ..runs import locked
-from .officials import META_MD5, OFFICIAL, ZENODO, OfficialFile
-from .pcam import SPLITS, SplitName
+from ...errors import DataError, OutputError, writing
+from ...files import check_space
+from ...progress import Report
+from ...runs import locked
+from ..officials import META_MD5, OFFICIAL, ZENODO, OfficialFile
+from ..pcam import SPLITS, SplitName
 from .receive import receive
 from .transfer import PATIENCE, Patience, Server
 from .wanted import Wanted, known_md5, not_it, wanted_files

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .officials import OfficialFile
-from .pcam import SplitName, official_name
+from ..officials import OfficialFile
+from ..pcam import SplitName, official_name
 
 __all__ = ["Wanted", "known_md5", "not_it", "unpacked_at_most", "wanted_files"]
 

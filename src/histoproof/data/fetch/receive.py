@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 
-from ..errors import DataError, OutputError
-from ..files import atomic_path
+from ...errors import DataError, OutputError
+from ...files import atomic_path
 from .arrival import Arrival, DamageError, arriving
 from .transfer import Reply, Server, TransferError
 from .wanted import Wanted, not_it
