@@ -212,25 +212,27 @@ def _pool(store: Store, splits: tuple[Split, ...], labels: NDArray[np.str_] | No
 
 
 def _named_pairs(store: Store, splits: Sequence[Split], blank: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """(M, 2) pooled indices of the pairs that findings.jsonl names; patches of one colour tie nothing together."""
+    """(M, 2) pooled indices of the pairs that findings.jsonl names. Patches of one colour, black or white tie nothing together:
+    they are alike on every slide, and would join all of them."""
     starts = np.cumsum([0, *(len(s) for s in splits)]).tolist()
-    offsets = {s.name: start for s, start in zip(splits, starts, strict=False)}
-    lines = read_lines(store.path / "findings.jsonl")
-
-    def places(line: dict[str, Any]) -> list[tuple[str, int]]:
-        ends = [line, line.get("other") or {}]
-        return [(end["split"], end["index"]) for end in ends if end.get("index") is not None]
-
-    empty = {places(line)[0] for line in lines if line["kind"] in _BLANK and line["index"] is not None}
-    pairs = []
-    for line in lines:
-        ends = places(line)
-        if line["kind"] not in _PAIRS or len(ends) < 2 or empty & set(ends) or {s for s, _ in ends} - set(offsets):
-            continue
-        a, b = (offsets[name] + index for name, index in ends)  # type: ignore[index]
-        if not (blank[a] or blank[b]):
-            pairs.append((a, b))
-    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    offsets: dict[str, int] = {s.name: start for s, start in zip(splits, starts, strict=False)}
+    path = store.path / "findings.jsonl"
+    empty, named = set(np.flatnonzero(blank).tolist()), []
+    try:
+        for line in read_lines(path):
+            ends = [line, line.get("other") or {"split": None}]
+            if any(end["split"] not in offsets for end in ends[: 1 if line["kind"] in _BLANK else 2]):
+                continue
+            if line["kind"] in _BLANK:
+                empty.add(offsets[line["split"]] + line["index"])
+            elif line["kind"] in _PAIRS:
+                named.append([offsets[end["split"]] + end["index"] for end in ends])
+    except (KeyError, TypeError, AttributeError) as e:
+        raise DataError(f"{path} is damaged: {type(e).__name__} {e}", next="pack the official files again") from None
+    pairs = np.array([pair for pair in named if not empty & set(pair)], dtype=np.int64).reshape(-1, 2)
+    if pairs.size and not (pairs.min() >= 0 and pairs.max() < starts[-1]):
+        raise DataError(f"{path} names a patch that there is not", next="pack the official files again")
+    return pairs
 
 
 def _joined(group: NDArray[np.int64], pairs: NDArray[np.int64]) -> NDArray[np.int64]:
