@@ -2,6 +2,7 @@
 
 import io
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -187,9 +188,8 @@ def data_split(
             f"{count['groups']} groups"
         )
     fold = " --set data.fold=0" if result["kind"] == "folds" else ""
-    lines.append(
-        f"train on it: histoproof train CONFIG --set data.store={store} --set data.partition={name or result['name']}{fold}"
-    )
+    chosen = f"--set data.store={shlex.quote(str(store))} --set data.partition={result['name']}"
+    lines.append(f"train on it: histoproof train CONFIG {chosen}{fold}")
     _emit(result, as_json, lines)
 
 

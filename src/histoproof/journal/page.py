@@ -109,7 +109,7 @@ def _partition(run: RunEvidence, manifest: dict[str, Any]) -> dict[str, Any] | N
         rest = [count for part, count in parts.items() if part != str(fold)]
         train = {key: sum(count[key] for count in rest) for key in ("n", "positive", "groups")}
         roles = {"train": train, "valid": parts[str(fold)]}
-    asked = ",".join(f"{part}={fraction:g}" for part, fraction in made["asked"].items())
+    asked = ",".join(f"{part}={fraction!r}" for part, fraction in made["asked"].items())
     how = ["--folds", str(len(parts))] if made["kind"] == "folds" else ["--fractions", asked]
     column = by["column"] if by["csv"] is None else f"{by['csv']}:{by['column']}"
     which = ["--groups", column] if by["column"] else []
