@@ -2,6 +2,7 @@
 
 import io
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -156,6 +157,80 @@ def data_pack(
         lines.append("found: " + ", ".join(f"{n} {kind}" for kind, n in result["findings"].items()))
         lines.append(f"each one: {out / 'findings.jsonl'}")
     _emit(result, as_json, lines, code=1 if result["errors"] else 0)
+
+
+@data.command("split")
+def data_split(
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="Store to split.", show_default=False)],
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN|CSV:COLUMN",
+            help="What no two parts may share, e.g. the slide: a column of the store's meta.csv or of a CSV with one row a "
+            "patch; {split} in its path stands for train, valid. Default: wsi where the store knows it.",
+            show_default=False,
+        ),
+    ] = None,
+    fractions: Annotated[
+        str | None, typer.Option(metavar="train=0.8,valid=0.2", help="Parts; a test may be among them.")
+    ] = None,
+    folds: Annotated[int | None, typer.Option(metavar="K", help="Or K folds for cross-validation.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name; default: fractions, or folds-K.", show_default=False)] = None,
+    seed: Annotated[int, typer.Option(help="Another seed, another partition.")] = 42,
+    pooled: Annotated[
+        str, typer.Option("--from", metavar="SPLIT,...", help="Splits to deal anew; never test.", show_default=False)
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """Deal a store's train and valid anew, into parts or folds that no group and no copy crosses."""
+    from .data.split import split as split_store
+
+    result = split_store(
+        store,
+        groups=groups,
+        fractions=None if fractions is None else _fractions(fractions),
+        folds=folds,
+        name=name,
+        seed=seed,
+        pooled=pooled.split(",") if pooled else None,
+    )
+    for warning in result["warnings"]:
+        typer.secho(warning, fg="red", err=True)
+    copies, by = result["copies"], result["groups"]
+    kept = f"{by['n']} groups" + (f" ({by['column']})" if by["column"] else " (patches)")
+    lines = [
+        f"partition: {result['name']} in {store}, from {' and '.join(result['from'])}, {kept}",
+        f"copies kept together: {copies['found']} found, {copies['named_by_findings']} pairs named by findings.jsonl; "
+        f"{copies['groups_joined']} groups joined with others",
+    ]
+    for part, count in result["parts"].items():
+        share = count["positive"] / count["n"]
+        label = f"fold {part}" if result["kind"] == "folds" else part
+        lines.append(
+            f"{label}: {count['n']} patches ({count['fraction']:.1%}), {count['positive']} positive ({share:.1%}), "
+            f"{count['groups']} groups"
+        )
+    fold = " --set data.fold=0" if result["kind"] == "folds" else ""
+    chosen = f"--set data.store={shlex.quote(str(store))} --set data.partition={result['name']}"
+    lines.append(f"train on it: histoproof train CONFIG {chosen}{fold}")
+    _emit(result, as_json, lines)
+
+
+def _fractions(text: str) -> dict[str, float]:
+    """train=0.8,valid=0.2 as a dict."""
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        role, _, value = part.partition("=")
+        try:
+            fraction = float(value)
+        except ValueError:
+            raise typer.BadParameter(
+                f"{part!r} in --fractions is not PART=FRACTION; valid: train=0.8,valid=0.2"
+            ) from None
+        if role.strip() in found:
+            raise typer.BadParameter(f"--fractions names {role.strip()} twice")
+        found[role.strip()] = fraction
+    return found
 
 
 @app.command()

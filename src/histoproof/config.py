@@ -81,6 +81,18 @@ class DataConfig(_Section):
     """Batches prepared ahead by a thread; 0: none. Changes speed, never results."""
     verify: bool = True
     """Digest the store's splits before training and refuse one that was changed after packing."""
+    partition: Annotated[str, Field(min_length=1)] | None = None
+    """A partition made by `histoproof data split`: its parts are train and valid then. null: the store's own splits."""
+    fold: Annotated[int, Field(ge=0)] | None = None
+    """Of a partition into folds, the one that is valid, from 0; the others are train."""
+
+    @model_validator(mode="after")
+    def _fold_of_something(self) -> "DataConfig":
+        if self.fold is not None and self.partition is None:
+            raise ValueError(
+                f"fold = {self.fold} needs a partition: data.partition names one made by `histoproof data split`"
+            )
+        return self
 
 
 class MlpConfig(_Section):
@@ -273,6 +285,9 @@ def identity(config: Config) -> dict[str, Any]:
     for section, neutral in _NEUTRAL.items():
         for key in neutral:
             del content[section][key]
+    for key in ("partition", "fold"):  # without one, an experiment is what it was before there were partitions
+        if content["data"][key] is None:
+            del content["data"][key]
     return content
 
 

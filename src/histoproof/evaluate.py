@@ -15,8 +15,9 @@ from .checkpoint import read
 from .compute import Workers, deterministic
 from .config import Config
 from .data.batches import Pixels
-from .data.groups import group_labels
-from .data.store import Split, Store, open_store
+from .data.groups import group_labels_of
+from .data.partition import Part, Patches, open_part
+from .data.store import Store, open_store
 from .errors import DataError
 from .files import sha256_file, write_bytes, write_json
 from .inference import TrainedModel, load_model, logits, predict_workers, probabilities
@@ -30,7 +31,7 @@ class Predictions:
     """Predictions on rows of a split: what metrics, slices and the journal read; they never see a model."""
 
     index: NDArray[np.int64]
-    """(N,) rows of the split."""
+    """(N,) rows of the split; of a partition's part, pooled indices (docs/store.md)."""
     logit: NDArray[np.float64]
     """(N,)"""
     label: NDArray[np.uint8]
@@ -82,11 +83,12 @@ def evaluate(
     model = load_model(run)
     config = model.config
     opened = open_store(store or Path(config.data.store))
-    part = opened.split(split)
+    part = open_part(opened, split, config.data.partition, config.data.fold)
     rows = part.rows(config.data.quarantine)
-    _check_store(folder, opened)
+    _check_store(folder, opened, part)
     if split == "test":
-        ledger.open_test(opened.path, open_test, run=str(run), weights_sha256=model.weights_sha256)
+        which = {"partition": part.partition} if isinstance(part, Part) else {}
+        ledger.open_test(opened.path, open_test, run=str(run), weights_sha256=model.weights_sha256, **which)
     part.verify()
     workers = predict_workers(model)
     try:
@@ -95,7 +97,7 @@ def evaluate(
             found = predict_split(model, part, rows, workers, tta=use_tta)
     finally:
         workers.close()
-    result = score_predictions(found, config, opened, model=model, split=split, tta=use_tta)
+    result = score_predictions(found, config, opened, part, model=model, tta=use_tta)
     result["reason"] = open_test
     result["warnings"] = (
         [] if folder.finished else ["the run is not finished: these are the scores of its best epoch so far"]
@@ -105,9 +107,15 @@ def evaluate(
     return {"run": str(run), **result}
 
 
-def _check_store(run: Run, store: Store) -> None:
-    """A run's scores are of the store it was trained on; another data set is for `predict`."""
-    trained_on = read(run.best).state["store_sha256"]
+def _check_store(run: Run, store: Store, part: Patches) -> None:
+    """A run's scores are of the store and the partition it was trained on; another data set is for `predict`."""
+    state = read(run.best).state
+    trained_on = state["store_sha256"]
+    if isinstance(part, Part) and part.sha256 != state["partition_sha256"]:
+        raise DataError(
+            f"the partition {part.partition} of {store.path} is not the one that {run.path} was trained on",
+            next="give the run its own store back, or train on this one",
+        )
     if trained_on != store.content_sha256:
         raise DataError(
             f"{store.path} is not the store that {run.path} was trained on ({store.content_sha256[:12]}, {trained_on[:12]})",
@@ -125,7 +133,7 @@ def save_evaluation(run: Run, found: Predictions, result: dict[str, Any]) -> Non
 
 def predict_split(
     model: TrainedModel,
-    split: Split,
+    split: Patches,
     rows: NDArray[np.int64],
     workers: Workers,
     *,
@@ -145,13 +153,13 @@ def score_predictions(
     found: Predictions,
     config: Config,
     store: Store,
+    patches: Patches,
     *,
     model: TrainedModel,
-    split: Literal["valid", "test"] = "valid",
     tta: bool = False,
 ) -> dict[str, Any]:
-    """Scores with intervals, over groups where the store or the config knows them, as the JSON of `evaluate`."""
-    groups = group_labels(store, split, config.evaluate.groups)
+    """Scores of `patches` with intervals, over groups where the store or the config knows them, as the JSON of `evaluate`."""
+    groups = group_labels_of(store, patches, config.evaluate.groups)
     chosen = None if groups is None else groups[found.index]
     threshold = config.evaluate.threshold
     scores = metrics.score_with_intervals(
@@ -163,7 +171,7 @@ def score_predictions(
         seed=config.seed,
     )
     return {
-        "split": split,
+        "split": patches.name,
         "n": len(found.label),
         "positive": int(found.label.sum()),
         "threshold": threshold,
@@ -176,4 +184,5 @@ def score_predictions(
         "weights_sha256": model.weights_sha256,
         "store": str(store.path),
         "store_sha256": store.content_sha256,
+        "partition": patches.as_json() if isinstance(patches, Part) else None,
     }

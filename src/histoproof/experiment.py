@@ -14,8 +14,9 @@ from . import models
 from .compute import Standardize, available_cores, pick_device
 from .config import Config, TrainConfig, identity
 from .data.batches import Sampler, channel_statistics
-from .data.groups import group_labels
-from .data.store import Split, Store, open_store
+from .data.groups import group_labels_of
+from .data.partition import Part, Patches, open_part
+from .data.store import Store, open_store
 from .files import canonical
 
 __all__ = ["Setup", "config_digest", "data_digest", "prepare", "residency", "threads"]
@@ -28,8 +29,8 @@ class Setup:
     config: Config
     device: torch.device
     store: Store
-    train: Split
-    valid: Split
+    train: Patches
+    valid: Patches
     sampler: Sampler
     valid_rows: NDArray[np.int64]
     standardize: Standardize
@@ -39,11 +40,11 @@ def prepare(config: Config) -> Setup:
     """Open, check and measure what `config` names. Raises ConfigError or DataError; nothing has been written then."""
     device = pick_device(config.train.device)
     store = open_store(Path(config.data.store))
-    split, valid = store.split("train"), store.split("valid")
+    split, valid = (open_part(store, role, config.data.partition, config.data.fold) for role in ("train", "valid"))
     rows, valid_rows = split.rows(config.data.quarantine), valid.rows(config.data.quarantine)
     assert split.labels is not None  # rows() has seen to it
     sampler = Sampler(rows, split.labels, config.data.sampling, config.train.batch_size, config.seed)
-    group_labels(store, "valid", config.evaluate.groups)  # a column that is not there is found now, not after training
+    group_labels_of(store, valid, config.evaluate.groups)  # a column that is not there is found now, not after training
     if config.data.verify:
         split.verify()
         valid.verify()
@@ -63,7 +64,7 @@ def threads(config: TrainConfig, device: torch.device, processes: int = 1) -> tu
     return (wanted, 1) if config.shards == 1 else (1, min(wanted, config.shards))
 
 
-def residency(config: Config, split: Split, device: torch.device) -> Any:
+def residency(config: Config, split: Patches, device: torch.device) -> Any:
     """Where pixels are read from: what the config says; auto: the GPU's memory if half of what is free there holds them."""
     if config.data.residency != "auto":
         return "ram" if config.data.residency == "device" and device.type == "cpu" else config.data.residency
@@ -78,13 +79,15 @@ def config_digest(config: Config) -> str:
 
 
 def data_digest(setup: Setup) -> str:
-    """Digest of the patches that training reads: pixels and labels of train and valid, and the rows in use."""
+    """Digest of the patches that training reads: pixels and labels of train and valid, the rows in use, and the partition."""
     parts = [
-        [
-            split.digests["images"]["sha256"],
-            split.digests["labels"]["sha256"],
-            hashlib.sha256(rows.tobytes()).hexdigest(),
-        ]
+        [*_digests(split), hashlib.sha256(rows.tobytes()).hexdigest()]
         for split, rows in ((setup.train, setup.sampler.rows), (setup.valid, setup.valid_rows))
     ]
     return hashlib.sha256(canonical(parts).encode()).hexdigest()
+
+
+def _digests(patches: Patches) -> list[str]:
+    if isinstance(patches, Part):
+        return [patches.sha256, *(digest for split in patches.pool for digest in _digests(split))]
+    return [patches.digests["images"]["sha256"], patches.digests["labels"]["sha256"]]

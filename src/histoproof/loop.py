@@ -17,6 +17,7 @@ from torch import nn
 from . import checkpoint, models
 from .compute import Workers
 from .data.batches import Batch, Pixels, prefetched
+from .data.partition import Part
 from .errors import RunError
 from .evaluate import predict_split
 from .experiment import Setup, config_digest, data_digest, residency
@@ -204,6 +205,7 @@ class Loop:
             "loss_scale": {"scale": self.scale.scale, "good_steps": self.scale.good_steps},
             "inputs": self.inputs,
             "store_sha256": self.setup.store.content_sha256,
+            "partition_sha256": self.setup.valid.sha256 if isinstance(self.setup.valid, Part) else None,
             "recorder": self.recorder.position(),
         }
 

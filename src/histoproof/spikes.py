@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from . import rng
 from .data.batches import Sampler
-from .data.store import Split, Store, open_store
+from .data.partition import Part, Patches, open_part
+from .data.store import Store, open_store
 from .errors import RunError
 from .files import read_lines
 from .runs import Run, open_run
@@ -108,10 +109,10 @@ def spikes(run: Path) -> dict[str, Any]:
     steps, scores = find_spikes(norms)
     config = folder.load_config()
     store = open_store(Path(config.data.store))
-    split = store.split("train")
+    split = open_part(store, "train", config.data.partition, config.data.fold)
     sampler = _sampler(folder, split)
     batches = _batches(folder, sampler, len(lines))
-    kinds = _faults(store)
+    kinds = _faults(store, split)
     faulty = np.array([sum(int(i) in kinds for i in batch) for batch in batches], dtype=np.int64)
     return {
         "run": str(run),
@@ -131,7 +132,7 @@ def spikes(run: Path) -> dict[str, Any]:
     }
 
 
-def _sampler(run: Run, split: Split) -> Sampler:
+def _sampler(run: Run, split: Patches) -> Sampler:
     config = run.load_config()
     assert split.labels is not None
     return Sampler(
@@ -156,10 +157,11 @@ def _batches(run: Run, sampler: Sampler, steps: int) -> list[NDArray[np.int64]]:
     return batches[:steps]
 
 
-def _faults(store: Store) -> dict[int, list[str]]:
-    """Kinds of the findings of each train patch."""
+def _faults(store: Store, split: Patches) -> dict[int, list[str]]:
+    """Kinds of the findings of each train patch, by its index there."""
+    offsets = {str(k): v for k, v in split.offsets.items()} if isinstance(split, Part) else {"train": 0}
     kinds: dict[int, list[str]] = {}
     for line in read_lines(store.path / "findings.jsonl"):
-        if line["split"] == "train" and line["index"] is not None:
-            kinds.setdefault(line["index"], []).append(line["kind"])
+        if line["split"] in offsets and line["index"] is not None:
+            kinds.setdefault(offsets[line["split"]] + line["index"], []).append(line["kind"])
     return kinds

@@ -111,7 +111,7 @@ def _finish(setup: Setup, run: Run, loop: Loop, workers: Workers) -> dict[str, A
     """Score the best checkpoint on valid, as it lies on disk, and write the summary: the run is finished then."""
     best = from_checkpoint(checkpoint.read(run.best), run)
     found = predict_split(best, setup.valid, setup.valid_rows, workers)
-    evaluation = score_predictions(found, setup.config, setup.store, model=best)
+    evaluation = score_predictions(found, setup.config, setup.store, setup.valid, model=best)
     assert loop.at.best is not None
     summary = {
         "run": str(run.path),
@@ -124,6 +124,7 @@ def _finish(setup: Setup, run: Run, loop: Loop, workers: Workers) -> dict[str, A
         "trail_sha256": loop.recorder.chain,
         "best_weights_sha256": best.weights_sha256,
         "store_sha256": setup.store.content_sha256,
+        "partition": evaluation["partition"],
         "warnings": [*loop.problems, *_one_class(setup), *_warnings(evaluation)],
     }
     loop.events.append({"event": "finish", "time": now(), "step": loop.at.step})

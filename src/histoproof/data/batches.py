@@ -19,7 +19,7 @@ from .. import rng
 from ..augment import ColourShift, colour_shifts, d4_elements, dihedral
 from ..config import AugmentConfig
 from ..errors import ConfigError
-from .store import Split
+from .partition import Patches, PooledImages
 
 __all__ = ["Batch", "Pixels", "Sampler", "channel_statistics", "make_batch", "prefetched"]
 
@@ -46,16 +46,29 @@ class Batch:
 class Pixels:
     """A split's pixels where they are read from: the memory map, RAM, or the device."""
 
-    def __init__(self, split: Split, residency: Literal["disk", "ram", "device"], device: torch.device) -> None:
-        mapped = torch.from_numpy(split.images)
-        self._source = mapped.clone() if residency == "ram" else mapped.to(device) if residency == "device" else mapped
+    def __init__(self, split: Patches, residency: Literal["disk", "ram", "device"], device: torch.device) -> None:
+        self._images = split.images if isinstance(split.images, PooledImages) else PooledImages((split.images,))
+        mapped = [torch.from_numpy(piece) for piece in self._images.pieces]
+        self._sources = [
+            m.clone() if residency == "ram" else m.to(device) if residency == "device" else m for m in mapped
+        ]
         self._device = device
 
     def take(self, indices: NDArray[np.int64]) -> Tensor:
         """(N, 96, 96, 3) uint8 on the device."""
         # index_select gathers from a memory map an order of magnitude faster than fancy indexing does.
-        rows = self._source.index_select(0, torch.from_numpy(indices).to(self._source.device))
+        if len(self._sources) == 1:
+            return _gather(self._sources[0], indices).to(self._device, non_blocking=True)
+        found = self._images.lookup(indices)
+        rows = torch.cat([_gather(self._sources[piece], inside) for piece, _, inside in found])
+        places = np.concatenate([places for _, places, _ in found])
+        if (np.diff(places) < 0).any():  # back into the order that was asked for
+            rows = _gather(rows, np.argsort(places))
         return rows.to(self._device, non_blocking=True)
+
+
+def _gather(source: Tensor, rows: NDArray[np.int64]) -> Tensor:
+    return source.index_select(0, torch.from_numpy(rows).to(source.device))
 
 
 @dataclass(frozen=True)
@@ -164,7 +177,7 @@ def prefetched(
 
 
 def channel_statistics(
-    split: Split, rows: NDArray[np.int64]
+    split: Patches, rows: NDArray[np.int64]
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """(mean, standard deviation) of each channel over `rows`, in units of 0-1. Sums are exact integers: no rounding drifts."""
     total, squares, count = np.zeros(3, dtype=np.uint64), np.zeros(3, dtype=np.uint64), 0

@@ -122,6 +122,12 @@ class Store:
             raise DataError(f"the store {self.path} has no {name} split", valid=f"it has {', '.join(self.splits)}")
         return self.splits[name]
 
+    def columns(self) -> list[str]:
+        """The columns of meta.csv that may name groups: all but split and index."""
+        with (self.path / "meta.csv").open(newline="", encoding="utf-8") as file:
+            header = next(csv.reader(file), [])
+        return [name for name in header if name not in ("split", "index")]
+
     def meta(self, name: SplitName, column: str) -> NDArray[np.str_] | None:
         """One column of meta.csv for a split, shape (N,), as text; None where the store has no such column."""
         with (self.path / "meta.csv").open(newline="", encoding="utf-8") as file:

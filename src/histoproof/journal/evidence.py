@@ -189,5 +189,8 @@ def _spikes(path: Path) -> tuple[dict[str, Any] | None, str | None]:
 def _files(run: Run, splits: list[str], store: Path) -> tuple[Path, ...]:
     paths = [run.config, run.environment, run.metrics, run.trail, run.events, run.summary]
     paths += [path for split in splits for path in (run.evaluation(split), run.predictions(split))]
+    name = run.load_config().data.partition
+    if name is not None:
+        paths.append(store / "partitions" / f"{name}.npy")
     paths += [store / "manifest.json", store / "findings.jsonl", ledger.path_of(store)]
     return tuple(path for path in paths if path.is_file())

@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
 from .. import metrics
+from ..data.partition import PooledImages
 from ..evaluate import Predictions
 from .evidence import RunEvidence
 
@@ -110,7 +111,7 @@ def gradients(run: RunEvidence, words: Words) -> Figure:
     return figure
 
 
-def gallery(run: RunEvidence, images: NDArray[np.uint8], words: Words) -> Figure:
+def gallery(run: RunEvidence, images: NDArray[np.uint8] | PooledImages, words: Words) -> Figure:
     """Patches in the batches of the highest spikes, faulty ones first. `images` (N, 96, 96, 3): the train split's pixels."""
     assert run.spikes is not None
     top = sorted(run.spikes["spikes"], key=lambda spike: -spike["score"])[:_ROWS]

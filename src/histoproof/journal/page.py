@@ -13,6 +13,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from .. import __version__
+from ..data.partition import open_part
 from ..data.store import open_store
 from ..files import sha256_file, write_bytes, write_json, write_text
 from ..yamlfile import parse_value
@@ -69,7 +70,8 @@ def _figures(run: RunEvidence, words: dict[str, Any]) -> dict[str, Callable[[], 
     if len(run.steps["step"]):
         found["gradients"] = lambda: figures.gradients(run, words)
     if run.spikes and run.spikes["spikes"]:
-        images = open_store(run.store).split("train").images
+        data = run.config["data"]
+        images = open_part(open_store(run.store), "train", data["partition"], data["fold"]).images
         found["gallery"] = lambda: figures.gallery(run, images, words)
     for split, evaluation in run.evaluations.items():
         found[f"confusion-{split}"] = lambda e=evaluation: figures.confusion(e, words)  # type: ignore[misc]
@@ -88,9 +90,38 @@ def _section(run: RunEvidence, svgs: dict[str, Markup], pngs: dict[str, str]) ->
         "pack_command": None
         if manifest is None
         else shlex.join(["histoproof", "data", "pack", manifest["source"]["folder"], "--out", str(run.store)]),
+        "partition": None if manifest is None else _partition(run, manifest),
         "commands": {split: _evaluate_command(run, found) for split, found in run.evaluations.items()},
         "evidence": {str(path): sha256_file(path) for path in run.files},
         "source_bytes": None if manifest is None else _source_bytes(manifest),
+    }
+
+
+def _partition(run: RunEvidence, manifest: dict[str, Any]) -> dict[str, Any] | None:
+    """The partition that the run used, with the counts of its train and valid and the command that made it."""
+    name, fold = run.config["data"]["partition"], run.config["data"]["fold"]
+    made = manifest.get("partitions", {}).get(name)
+    if made is None:
+        return None
+    parts, by = made["parts"], made["groups"]
+    roles = parts
+    if made["kind"] == "folds":
+        rest = [count for part, count in parts.items() if part != str(fold)]
+        train = {key: sum(count[key] for count in rest) for key in ("n", "positive", "groups")}
+        roles = {"train": train, "valid": parts[str(fold)]}
+    asked = ",".join(f"{part}={fraction!r}" for part, fraction in made["asked"].items())
+    how = ["--folds", str(len(parts))] if made["kind"] == "folds" else ["--fractions", asked]
+    column = by["column"] if by["csv"] is None else f"{by['csv']}:{by['column']}"
+    which = ["--groups", column] if by["column"] else []
+    command = ["histoproof", "data", "split", str(run.store), *which, *how, "--from", ",".join(made["from"])]
+    return {
+        "name": name,
+        "fold": fold,
+        "pool": " + ".join(made["from"]),
+        "groups": by["column"],
+        "train": roles["train"],
+        "valid": roles["valid"],
+        "command": shlex.join([*command, "--name", name, "--seed", str(made["seed"])]),
     }
 
 
