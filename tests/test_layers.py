@@ -12,7 +12,7 @@ LAYERS = [
     {"errors", "__init__"},
     {"rng", "files", "yamlfile", "signals", "progress", "world"},
     {"config", "provenance"},
-    {"runs", "bootstrap", "optim"},
+    {"runs", "bootstrap", "optim", "specfile"},
     {"augment", "ledger", "metrics"},
     {"models", "compute", "checkpoint"},
     {"data", "recorder"},

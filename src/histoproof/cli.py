@@ -135,6 +135,23 @@ def data_pack(
     _emit(result, as_json, lines, code=1 if result["errors"] else 0)
 
 
+@data.command("poison")
+def data_poison(
+    source: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with the official files.", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="Folder to make.", show_default=False)],
+    spec: Annotated[Path, typer.Option(help="What to plant, YAML; see docs/poison.md.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Write a copy with planted faults, and truth.csv, which says what was planted where."""
+    from .data.poison import poison
+
+    with bar("patches") as progress:
+        result = poison(source, out, spec, progress=progress)
+    planted = ", ".join(f"{n} {kind}" for kind, n in result["planted"].items()) or "nothing"
+    lines = [f"poisoned copy: {result['out']}", f"planted: {planted}", *result["notes"], f"truth: {result['truth']}"]
+    _emit(result, as_json, lines)
+
+
 @app.command()
 def train(
     config: Annotated[Path | None, typer.Argument(help="The experiment, YAML.", show_default=False)] = None,
