@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow test-browser bench-determinism check docs format lock clean help
+.PHONY: demo test test-slow test-browser bench-determinism audit-score check docs format lock clean help
 
 help:
 	@echo "make demo     the whole chain on synthetic patches; ends with the journal's path"
@@ -39,6 +39,9 @@ test-browser: $(VENV)/.installed-dev
 
 bench-determinism: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/determinism.py
+
+audit-score: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/audit_score.py
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

@@ -24,8 +24,9 @@ from .pcam import PATCH_SHAPE, SplitName, find_splits
 from .pixels import as_uint8
 from .poison_files import write_split
 from .poison_pixels import ROWS
-from .poison_plan import Change, SplitPlan, Truth, copy_plants, make_plan, take_sources
+from .poison_plan import Change, SplitPlan, copy_plants, make_plan, take_sources
 from .poison_spec import Copy, CrossCopy, NearCopy, PoisonSpec, SplitSwapped
+from .truth import Truth
 
 __all__ = ["TRUTH_COLUMNS", "poison", "read_poison_spec"]
 

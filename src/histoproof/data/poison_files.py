@@ -14,7 +14,7 @@ from .. import rng
 from ..errors import DataError
 from .pcam import SplitName, meta_columns, official_name, read_meta
 from .poison_pixels import write_x
-from .poison_plan import Change, SplitPlan, Truth
+from .poison_plan import Change, SplitPlan
 from .poison_spec import (
     BadLabel,
     ClassImbalance,
@@ -26,6 +26,7 @@ from .poison_spec import (
     WholeFile,
     WrongShape,
 )
+from .truth import Truth
 
 __all__ = ["write_split"]
 

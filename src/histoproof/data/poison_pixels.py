@@ -127,7 +127,8 @@ def _poisoned(pixels: NDArray[Any], change: Change, copies: NDArray[np.uint8] | 
     plant = change.plant
     if change.slot is not None:
         assert copies is not None
-        return copies[change.slot]
+        waiting: NDArray[Any] = copies[change.slot]
+        return waiting
     if isinstance(plant, LabelFlip | BadLabel):
         return pixels
     out: NDArray[Any]

@@ -27,21 +27,9 @@ from .poison_spec import (
     WholeFile,
 )
 
-__all__ = ["Change", "SplitPlan", "Truth", "copy_plants", "make_plan", "take_sources"]
+__all__ = ["Change", "SplitPlan", "copy_plants", "make_plan", "take_sources"]
 
 Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Truth:
-    """One line of truth.csv: what was planted where. `index` is None for a fault of a whole split or file."""
-
-    kind: str
-    split: str
-    index: int | None
-    other_split: str | None = None
-    other_index: int | None = None
-    detail: str = ""
 
 
 @dataclass
