@@ -20,7 +20,7 @@ LAYERS = [
     {"evaluate", "predict", "diff", "spikes"},
     {"loop"},
     {"train"},
-    {"twin"},
+    {"twin", "dose"},
     {"journal"},
     {"demo"},
     {"cli"},

@@ -223,6 +223,27 @@ def twin(
 
 
 @app.command()
+def dose(
+    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="The study, YAML.", show_default=False)],
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Folder with the official files.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder to make, or to go on with.", show_default=False)],
+    keep: Annotated[bool, typer.Option("--keep", help="Keep poisoned copies, stores and all checkpoints.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Valid AUC against the rate of each poison, with and without quarantine. Goes on where it was stopped."""
+    from .dose import dose as run_study
+
+    with bar("training") as progress:
+        result = run_study(spec, data, out, keep=keep, say=_to_stderr, progress=progress)
+    if result["status"] == "stopped":
+        line = f"stopped with {result['done']} of {result['cells']} cells done; go on with the same command"
+        _emit(result, as_json, [line], code=130)
+        return
+    lines = [row["words"] for row in result["differences"]]
+    _emit(result, as_json, [*lines, f"study: {out / 'dose.json'}"])
+
+
+@app.command()
 def spikes(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.", show_default=False)], as_json: Json = False
 ) -> None:
