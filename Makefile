@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 help:
 	@echo "make demo     the whole chain on synthetic patches; ends with the journal's path"
 	@echo "make test     the test suite"
+	@echo "make audit-score  how well the audit sees faults planted in the real patches"
 	@echo "make check    format, lint, types, layers, docs"
 	@echo "make docs     write the generated pages again"
 	@echo "make clean    remove .venv, caches and the demo"

@@ -19,7 +19,8 @@ from histoproof.dose.numbers import auc_many, differences, verdict
 from histoproof.dose.spec import read_dose_spec
 from histoproof.errors import ConfigError, DataError, OutputError
 from histoproof.evaluate import Predictions
-from histoproof.files import read_json
+from histoproof.files import read_json, write_json
+from histoproof.journal import check, journal
 
 CONFIG = """
 model: {name: mlp, hidden: [8]}
@@ -71,11 +72,30 @@ def test_a_study_has_a_row_a_cell_shares_equal_trainings_and_cleans_up(study: Pa
     assert {path.name for path in out.iterdir()} == {"cells", "dose.json", "groups", "runs", "study.json", ".lock"}
     assert not list(out.glob("runs/*/checkpoints/last*"))
 
+    for lang, words in (("en", "nothing was quarantined"), ("nl", "er ging niets in quarantaine")):
+        made = journal([out], study.parent / lang, lang=lang)  # type: ignore[arg-type]
+        html, markdown = (Path(made[name]).read_text() for name in ("journal", "markdown"))
+        for page in (html, markdown):
+            assert words in page
+            assert f"histoproof dose {study} --data {official} --out {out}" in page
+        assert html.count("<svg") == html.count("</figure>") == 1
+        assert (study.parent / lang / "assets" / "dose-01-out.png").is_file()
+        assert check([out], study.parent / lang)["ok"]
+    wild = told["wild"]
+    assert (
+        f"{wild['value']:.4f} | {wild['low']:.4f} – {wild['high']:.4f}"
+        in (study.parent / "en" / "journal.md").read_text()
+    )
+
     before = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/summary.json")}
     again = dose(study, official, out, say=said.append)
     assert plain(again) == plain(result)
     assert before == {path: path.stat().st_mtime_ns for path in out.glob("runs/*/summary.json")}
     assert said[-1].startswith("0 trainings left of 12")
+
+    changed = {**again, "rows": [{**row, "auc": 0.99} for row in again["rows"]]}
+    write_json(out / "dose.json", changed)
+    assert "is not what its summary.json says" in journal([out], study.parent / "forged")["problems"][0]
 
 
 def test_a_killed_study_goes_on_and_ends_in_the_same_numbers(study: Path, official: Path) -> None:

@@ -59,7 +59,7 @@ def dose(
     `keep`. `say` gets the estimate before anything starts, and a line a dataset.
 
     Writes OUT/dose.json and returns it: {"spec", "rows": [{kind, poison, rate, quarantine, model, seed, auc, low, high,
-    n_planted, n_quarantined, run}], "points": means over seeds with intervals, "differences": AUC with quarantine minus without, a
+    n_planted, n_quarantined, run}], "points": means over seeds with intervals, "differences": AUC with quarantine less without, a
     paired 95 % interval and a verdict, "words", "environment"}; or {"status": "stopped", ...} when a signal asked it to stop.
     Where nothing was quarantined, both settings are one training. Raises ConfigError, DataError, OutputError.
     """
