@@ -6,10 +6,11 @@ planted fault, and what a copy is made of is itself untouched, so that the truth
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import astuple, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
@@ -67,13 +68,12 @@ def poison(
             progress(done, total)
 
     with new_folder(out, what="poisoned copy") as folder:
-        copies = _make_copies(plans, resolved, folder, tick)
+        _make_copies(plans, resolved, folder, tick)
         truth: list[Truth] = []
         for plan in plans.values():
-            truth += write_split(plans, plan, resolved, folder, copies.get(plan.name), tick)
-        del copies
-        for path in folder.glob(".copies-*"):
-            path.unlink()
+            with _waiting(folder, plan).open("rb") as copies:
+                truth += write_split(plans, plan, resolved, folder, copies, tick)
+            _waiting(folder, plan).unlink()
         truth += _swapped(plans, resolved)
         _write_truth(folder / "truth.csv", truth, list(plans))
         report = _report(out, plans, resolved, truth, notes)
@@ -95,18 +95,20 @@ def _bytes_needed(plans: Plans) -> int:
     return int(sum(sizes) * _PATCH_BYTES * 1.02) + 1_000_000
 
 
-def _make_copies(
-    plans: Plans, spec: PoisonSpec, folder: Path, tick: Callable[[int], None]
-) -> dict[SplitName, NDArray[np.uint8]]:
-    """Choose what each copy is made of, and put the copies' pixels into a file a split, where they wait to be written."""
-    waiting: dict[SplitName, NDArray[np.uint8]] = {
-        name: np.lib.format.open_memmap(
-            folder / f".copies-{name}", mode="w+", dtype=np.uint8, shape=(plan.copies, *PATCH_SHAPE)
-        )
-        for name, plan in plans.items()
-        if plan.copies
-    }
-    used = dict.fromkeys(waiting, 0)
+def _waiting(folder: Path, plan: SplitPlan) -> Path:
+    """Where the pixels of a split's copies wait to be written, one after the other."""
+    return folder / f".copies-{plan.name}"
+
+
+def _make_copies(plans: Plans, spec: PoisonSpec, folder: Path, tick: Callable[[int], None]) -> None:
+    """Choose what each copy is made of, and put the copies' pixels aside."""
+    with ExitStack() as stack:
+        files = {name: stack.enter_context(_waiting(folder, plan).open("wb")) for name, plan in plans.items()}
+        _fill(plans, spec, files, tick)
+
+
+def _fill(plans: Plans, spec: PoisonSpec, files: Mapping[SplitName, BinaryIO], tick: Callable[[int], None]) -> None:
+    used = dict.fromkeys(files, 0)
     for plant, key in copy_plants(spec):
         plan, from_plan = plans[plant.split], plans[plant.source or plant.split]
         if (plan.labels is None) != (from_plan.labels is None):
@@ -125,12 +127,12 @@ def _make_copies(
                     if made is None:
                         open_targets.append(target)
                         continue
+                    pixels_made, detail = made
+                    files[plan.name].write(pixels_made.tobytes())
                     slot = used[plan.name]
-                    waiting[plan.name][slot], detail = made
                     plan.changes[target] = Change(plant, key, change.key, (from_plan.name, row), slot, detail)
                     used[plan.name] += 1
                     tick(1)
-    return waiting
 
 
 def _read_rows(plan: SplitPlan, rows: list[int]) -> NDArray[np.generic]:

@@ -4,7 +4,7 @@ import csv
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
@@ -40,7 +40,7 @@ def write_split(
     plan: SplitPlan,
     spec: PoisonSpec,
     folder: Path,
-    copies: NDArray[np.uint8] | None,
+    copies: BinaryIO,
     tick: Callable[[int], None],
 ) -> list[Truth]:
     """Write x, y and meta.csv of one split into `folder`; returns what was planted. `copies`: the pixels of its copies."""
