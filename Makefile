@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow test-browser bench-determinism check docs format lock clean help
+.PHONY: demo test test-slow test-browser bench-determinism audit-score check docs format lock clean help
 
 help:
 	@echo "make demo     the whole chain on synthetic patches; ends with the journal's path"
 	@echo "make test     the test suite"
+	@echo "make audit-score  how well the audit sees faults planted in the real patches"
 	@echo "make check    format, lint, types, layers, docs"
 	@echo "make docs     write the generated pages again"
 	@echo "make clean    remove .venv, caches and the demo"
@@ -39,6 +40,9 @@ test-browser: $(VENV)/.installed-dev
 
 bench-determinism: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/determinism.py
+
+audit-score: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/audit_score.py
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

@@ -233,6 +233,23 @@ def _fractions(text: str) -> dict[str, float]:
     return found
 
 
+@data.command("poison")
+def data_poison(
+    source: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with the official files.", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="Folder to make.", show_default=False)],
+    spec: Annotated[Path, typer.Option(help="What to plant, YAML; see docs/poison.md.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Write a copy with planted faults, and truth.csv, which says what was planted where."""
+    from .data.poison import poison
+
+    with bar("patches") as progress:
+        result = poison(source, out, spec, progress=progress)
+    planted = ", ".join(f"{n} {kind}" for kind, n in result["planted"].items()) or "nothing"
+    lines = [f"poisoned copy: {result['out']}", f"planted: {planted}", *result["notes"], f"truth: {result['truth']}"]
+    _emit(result, as_json, lines)
+
+
 @app.command()
 def train(
     config: Annotated[Path | None, typer.Argument(help="The experiment, YAML.", show_default=False)] = None,
@@ -301,6 +318,27 @@ def twin(
     with bar("training") as progress:
         result = train_twin(run, out=out, progress=progress)
     _emit(result, as_json, [f"twin: {result['twin']}", *result["words"]], code=0 if result["identical"] else 1)
+
+
+@app.command()
+def dose(
+    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="The study, YAML.", show_default=False)],
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Folder with the official files.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder to make, or to go on with.", show_default=False)],
+    keep: Annotated[bool, typer.Option("--keep", help="Keep poisoned copies, stores and all checkpoints.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Valid AUC against the rate of each poison, with and without quarantine. Goes on where it was stopped."""
+    from .dose import dose as run_study
+
+    with bar("training") as progress:
+        result = run_study(spec, data, out, keep=keep, say=_to_stderr, progress=progress)
+    if result["status"] == "stopped":
+        line = f"stopped with {result['done']} of {result['cells']} cells done; go on with the same command"
+        _emit(result, as_json, [line], code=130)
+        return
+    lines = [row["words"] for row in result["differences"]]
+    _emit(result, as_json, [*lines, f"study: {out / 'dose.json'}"])
 
 
 @app.command()

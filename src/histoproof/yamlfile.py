@@ -14,7 +14,7 @@ from .errors import ConfigError
 __all__ = ["Lines", "parse_value", "read_yaml"]
 
 Lines = dict[tuple[str, ...], int]
-"""Line (from 1) of each key, by its path, e.g. ("optim", "lr"): 12."""
+"""Line (from 1) of each key, by its path, e.g. ("optim", "lr"): 12; an entry of a list by its place, e.g. ("plant", "0")."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -88,4 +88,9 @@ def _lines(node: yaml.MappingNode, path: tuple[str, ...], file: Path) -> Lines:
         found[here] = line
         if isinstance(value_node, yaml.MappingNode):
             found |= _lines(value_node, here, file)
+        elif isinstance(value_node, yaml.SequenceNode):
+            for place, entry in enumerate(value_node.value):
+                found[*here, str(place)] = entry.start_mark.line + 1
+                if isinstance(entry, yaml.MappingNode):
+                    found |= _lines(entry, (*here, str(place)), file)
     return found

@@ -18,6 +18,7 @@ from ..data.store import open_store
 from ..files import sha256_file, write_bytes, write_json, write_text
 from ..yamlfile import parse_value
 from . import figures
+from .dose import DoseEvidence, dose_figure
 from .evidence import RunEvidence
 
 __all__ = ["write_pages"]
@@ -38,7 +39,7 @@ _METRICS = (
 )
 
 
-def write_pages(runs: Sequence[RunEvidence], out: Path, lang: str) -> list[str]:
+def write_pages(runs: Sequence[RunEvidence], out: Path, lang: str, studies: Sequence[DoseEvidence] = ()) -> list[str]:
     """Write the journal's files into `out`; returns their names relative to it."""
     words = _words(lang)
     sections: list[dict[str, Any]] = []
@@ -50,14 +51,23 @@ def write_pages(runs: Sequence[RunEvidence], out: Path, lang: str) -> list[str]:
         pngs = {name: f"assets/{number:02d}-{_slug(run.name)}-{name}.png" for name in drawn}
         assets |= {pngs[name]: png for name, (_, png) in drawn.items()}
         sections.append(_section(run, {name: Markup(svg) for name, (svg, _) in drawn.items()}, pngs))
-    context = {"runs": sections, "words": words, "lang": lang, "version": __version__, "metrics": _METRICS}
+    doses = _doses(studies, words["figure"], assets)
+    context = {
+        "runs": sections,
+        "doses": doses,
+        "words": words,
+        "lang": lang,
+        "version": __version__,
+        "metrics": _METRICS,
+    }
     templates = _templates(lang)
     names = ["journal.html", "journal.md", *assets]
     write_text(out / "journal.html", templates.get_template("page.html.j2").render(context))
     write_text(out / "journal.md", _tidy(templates.get_template("page.md.j2").render(context)))
     for name, png in assets.items():
         write_bytes(out / name, png)
-    evidence = {str(path.absolute()): sha256_file(path) for run in runs for path in run.files}
+    read = [path for run in runs for path in run.files] + [path for study in studies for path in study.files]
+    evidence = {str(path.absolute()): sha256_file(path) for path in read}
     write_json(out / "journal.json", {"histoproof": __version__, "lang": lang, "files": names, "evidence": evidence})
     return names
 
@@ -123,6 +133,17 @@ def _partition(run: RunEvidence, manifest: dict[str, Any]) -> dict[str, Any] | N
         "valid": roles["valid"],
         "command": shlex.join([*command, "--name", name, "--seed", str(made["seed"])]),
     }
+
+
+def _doses(studies: Sequence[DoseEvidence], words: dict[str, Any], assets: dict[str, bytes]) -> list[dict[str, Any]]:
+    """The studies with their figures; their PNGs are added to `assets`."""
+    found = []
+    for number, study in enumerate(studies, start=1):
+        svg, png = figures.render(lambda s=study: dose_figure(s.content, words), f"d{number}-svg")  # type: ignore[misc]
+        name = f"assets/dose-{number:02d}-{_slug(study.name)}.png"
+        assets[name] = png
+        found.append({"study": study, "svg": Markup(svg), "png": name})
+    return found
 
 
 def _evaluate_command(run: RunEvidence, found: dict[str, Any]) -> str:
