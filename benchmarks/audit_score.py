@@ -18,7 +18,7 @@ from typing import Any
 from histoproof.data.audit import audit
 
 from histoproof.data.poison import poison
-from histoproof.data.poison_spec import LabelFlip, PoisonSpec
+from histoproof.data.poison.spec import LabelFlip, PoisonSpec
 from histoproof.data.score import score
 from histoproof.data.truth import read_truth
 

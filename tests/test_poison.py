@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from histoproof.data import faults, poison_spec
 from histoproof.data.pack import pack
 from histoproof.data.pcam import SplitName, find_splits, official_name, read_labels
-from histoproof.data.poison import TRUTH_COLUMNS, poison, read_poison_spec
-from histoproof.data.poison_spec import PoisonSpec
+from histoproof.data.poison import TRUTH_COLUMNS, faults, poison, read_poison_spec
+from histoproof.data.poison import spec as poison_spec
+from histoproof.data.poison.spec import PoisonSpec
 from histoproof.data.truth import Truth, read_truth
 from histoproof.errors import ConfigError, DataError, OutputError
 from histoproof.specfile import parse_spec

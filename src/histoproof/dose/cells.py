@@ -11,7 +11,7 @@ from typing import Any, Literal
 from ..config import identity, load
 from ..data.pack import pack
 from ..data.poison import poison
-from ..data.poison_spec import PoisonSpec
+from ..data.poison.spec import PoisonSpec
 from ..errors import RunError
 from ..files import canonical, read_json, write_json
 from ..runs import Run

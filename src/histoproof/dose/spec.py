@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from ..config import load
-from ..data.poison_spec import Plant, PoisonSpec
+from ..data.poison.spec import Plant, PoisonSpec
 from ..errors import ConfigError
 from ..specfile import SpecSection, parse_spec, read_spec
 

@@ -8,12 +8,12 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError
+from ...errors import DataError
+from ..pcam import PATCH_SHAPE, official_name, read_blocks
+from ..pixels import as_uint8
 from . import faults
-from .pcam import PATCH_SHAPE, official_name, read_blocks
-from .pixels import as_uint8
-from .poison_plan import Change, SplitPlan
-from .poison_spec import (
+from .plan import Change, SplitPlan
+from .spec import (
     BadLabel,
     Blank,
     LabelFlip,

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ..specfile import SpecSection
-from .pcam import SplitName
+from ...specfile import SpecSection
+from ..pcam import SplitName
 
 __all__ = [
     "BadLabel",

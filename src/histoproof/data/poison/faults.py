@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from .. import rng
-from .pcam import PATCH_SHAPE
-from .poison_spec import Blank, NearCopy, NonInteger, Outlier, OutOfRange, Values
+from ... import rng
+from ..pcam import PATCH_SHAPE
+from .spec import Blank, NearCopy, NonInteger, Outlier, OutOfRange, Values
 
 __all__ = ["bad_values", "blank", "dihedral", "distinct", "near_copy", "outlier"]
 

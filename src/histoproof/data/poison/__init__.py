@@ -16,18 +16,18 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import __version__, rng
-from ..errors import DataError
-from ..files import check_space, new_folder, write_json, write_text
-from ..specfile import read_spec
+from ... import __version__, rng
+from ...errors import DataError
+from ...files import check_space, new_folder, write_json, write_text
+from ...specfile import read_spec
+from ..pcam import PATCH_SHAPE, SplitName, find_splits
+from ..pixels import as_uint8
+from ..truth import Truth
 from . import faults
-from .pcam import PATCH_SHAPE, SplitName, find_splits
-from .pixels import as_uint8
-from .poison_files import write_split
-from .poison_pixels import ROWS
-from .poison_plan import Change, SplitPlan, copy_plants, make_plan, take_sources
-from .poison_spec import Copy, CrossCopy, NearCopy, PoisonSpec, SplitSwapped
-from .truth import Truth
+from .files import write_split
+from .pixels import ROWS
+from .plan import Change, SplitPlan, copy_plants, make_plan, take_sources
+from .spec import Copy, CrossCopy, NearCopy, PoisonSpec, SplitSwapped
 
 __all__ = ["TRUTH_COLUMNS", "poison", "read_poison_spec"]
 

@@ -10,12 +10,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import rng
-from ..errors import DataError
-from .pcam import SplitName, meta_columns, official_name, read_meta
-from .poison_pixels import write_x
-from .poison_plan import Change, SplitPlan
-from .poison_spec import (
+from ... import rng
+from ...errors import DataError
+from ..pcam import SplitName, meta_columns, official_name, read_meta
+from ..truth import Truth
+from .pixels import write_x
+from .plan import Change, SplitPlan
+from .spec import (
     BadLabel,
     ClassImbalance,
     GroupOverlap,
@@ -26,7 +27,6 @@ from .poison_spec import (
     WholeFile,
     WrongShape,
 )
-from .truth import Truth
 
 __all__ = ["write_split"]
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import rng
-from ..errors import DataError
-from .pcam import SourceSplit, SplitName, read_labels
-from .poison_spec import (
+from ... import rng
+from ...errors import DataError
+from ..pcam import SourceSplit, SplitName, read_labels
+from .spec import (
     BadLabel,
     ClassImbalance,
     Copy,
