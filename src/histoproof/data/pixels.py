@@ -7,9 +7,11 @@ from numpy.typing import NDArray
 
 from .findings import Finding
 
-__all__ = ["as_uint8", "looks_scaled", "pixel_findings"]
+__all__ = ["as_uint8", "looks_scaled", "narrow", "pixel_findings"]
 
 _AXES = (1, 2, 3)
+_SLICE = 16
+"""Patches narrowed at once: what fits the cache."""
 
 
 def as_uint8(block: NDArray[np.generic]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
@@ -19,10 +21,24 @@ def as_uint8(block: NDArray[np.generic]) -> tuple[NDArray[np.uint8], NDArray[np.
     """
     if block.dtype == np.uint8:
         return np.asarray(block, dtype=np.uint8), np.ones(len(block), dtype=np.bool_)
-    with np.errstate(invalid="ignore"):  # NaN compares false below, which is what we want to see
-        nearest = np.rint(np.clip(np.nan_to_num(block, nan=0.0, posinf=255.0, neginf=0.0), 0, 255))
-        exact: NDArray[np.bool_] = (nearest == block).all(axis=_AXES)
-    return nearest.astype(np.uint8), exact
+    pixels, exact = np.empty(block.shape, np.uint8), np.empty(len(block), np.bool_)
+    for first in range(0, len(block), _SLICE):
+        part = slice(first, first + _SLICE)
+        pixels[part], exact[part] = narrow(block[part])
+    return pixels, exact
+
+
+def narrow(block: NDArray[np.generic]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """As `as_uint8`, for a few patches at once, of any dtype but uint8."""
+    with np.errstate(
+        invalid="ignore", over="ignore"
+    ):  # what a cast makes of NaN or 1e5 is not the value, and so is seen
+        pixels = block.astype(np.uint8)
+        exact: NDArray[np.bool_] = (pixels == block).all(axis=_AXES)
+    if not exact.all():
+        values = np.nan_to_num(np.asarray(block[~exact], np.float64), nan=0.0, posinf=255.0, neginf=0.0)
+        pixels[~exact] = np.rint(np.clip(values, 0, 255))
+    return pixels, exact
 
 
 def pixel_findings(block: NDArray[np.generic], exact: NDArray[np.bool_], split: str, start: int) -> Iterator[Finding]:

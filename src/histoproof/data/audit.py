@@ -1,0 +1,256 @@
+"""The audit: which files these are, what is wrong with their patches, what leaks, and where the bytes go.
+
+One streaming pass over the pixels; memory holds a few blocks of patches, and some 80 bytes a patch of digests and measures.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..files import canonical, new_folder, write_json, write_text
+from .copies import Catalogue, copy_findings
+from .findings import Finding, has_errors
+from .flat import FLAT_RULE
+from .identity import CHECKSUM_RULE, identify
+from .inspection import Inspection
+from .outliers import OUTLIER_RULE, outlier_findings
+from .partitions import (
+    BALANCE_RULE,
+    balance_findings,
+    count_findings,
+    group_columns,
+    overlap_findings,
+    slide_findings,
+)
+from .size import bloat_findings, size_table
+from .sources import Source, open_sources
+from .store import BLOCK_ROWS, Store
+from .stream import in_order, inspect_source, restored, unreadable_findings
+
+__all__ = ["audit", "write_audit"]
+
+Progress = Callable[[int, int], None]
+"""Called with (patches done, patches in all)."""
+_SEVERITIES = ("error", "warning", "info")
+
+
+def audit(
+    folder: Path,
+    *,
+    groups: str | None = None,
+    near: bool = False,
+    suspects: bool = False,
+    checksums: bool | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Audit official files or a store.
+
+    `groups` "CSV:COLUMN" names what must not cross splits ("{split}" in CSV stands for the split's name); by default the slides
+    (`wsi`) where meta has them. `near` and `suspects` add near-duplicates and suspicious labels. `checksums`: None takes those
+    that are worth it, True all, False none.
+
+    Returns {"folder", "kind": "official files" | "store", "splits": {name: {"n", "positive", "dtype", "bytes", "shape",
+    "chunks", "filters", "groups", "is"}}, "findings": [as JSON, errors first], "files": [{"name", "bytes", "split", "md5", "is"}], "size" (see
+    `size.size_table`), "checks": [{"what", "done", "rule"}], "errors": bool}. Raises DataError where nothing can be audited.
+    """
+    sources, findings, store = open_sources(folder)
+    findings = list(findings)
+    for source in sources:
+        findings += source.findings
+        source.findings.clear()
+    column, grouped = group_columns(sources, groups)
+    for source in sources:
+        findings += source.findings
+    files, about_files = ([], []) if store else identify(folder, sources, checksums)
+    findings += about_files
+    views = [_whole_numbers(source, findings) for source in sources]
+    seen = _pass(views, findings, store is not None and checksums is not False, progress)
+    for source in sources:
+        findings += outlier_findings(source.name, seen[source.name])
+    findings += _copies(views, seen)
+    findings += balance_findings(sources) + count_findings(sources)
+    if groups is None:
+        for source in sources:
+            if source.name in grouped:
+                findings += slide_findings(source, grouped[source.name])
+    findings += overlap_findings(column, grouped) + bloat_findings(sources)
+    size = size_table(sources)
+    found = _ordered(findings)
+    return {
+        "folder": str(folder),
+        "kind": "store" if store else "official files",
+        "splits": {source.name: _describe(source, size, files, column, grouped) for source in sources},
+        "findings": [finding.as_json() for finding in found],
+        "files": files,
+        "size": size,
+        "checks": _checks(sources, store, column, grouped, checksums, near=near, suspects=suspects),
+        "errors": has_errors(found),
+    }
+
+
+def write_audit(result: dict[str, Any], out: Path) -> None:
+    """Write audit.json (the whole result) and findings.jsonl (one finding a line) into a new folder, whole or not at all."""
+    with new_folder(out, what="audit") as folder:
+        write_json(folder / "audit.json", result)
+        write_text(folder / "findings.jsonl", "".join(canonical(finding) + "\n" for finding in result["findings"]))
+
+
+def _whole_numbers(source: Source, findings: list[Finding]) -> Source:
+    """The source as it is; or with pixels that were divided by 255 multiplied again, which becomes a finding."""
+    scaled = restored(source)
+    if scaled is None:
+        return source
+    words = f"{source.n:,} patches seem to be divided by 255: audited after multiplying by 255, as is to be done before packing"
+    findings.append(Finding("non_integer", "error", source.name, None, words))
+    return scaled
+
+
+def _pass(
+    sources: list[Source], findings: list[Finding], digest: bool, progress: Progress | None
+) -> dict[str, Inspection]:
+    """Look at every patch once. Appends to `findings`."""
+    total, done = sum(source.n for source in sources), 0
+    seen: dict[str, Inspection] = {}
+    for source in sources:
+        parts, unreadable, reason = [], [], ""
+        for piece in inspect_source(source, digest=digest):
+            parts.append(piece.seen)
+            unreadable += piece.unreadable
+            reason = reason or piece.reason
+            if digest and source.store is not None:
+                findings += _check_block(source, piece.start, piece.digest)
+            if progress:
+                progress(done + piece.start + len(piece.seen), total)
+        done += source.n
+        seen[source.name] = Inspection.join(parts)
+        findings += _collapsed(source, seen[source.name].findings)
+        findings += unreadable_findings(source.name, unreadable, reason)
+    return seen
+
+
+def _check_block(source: Source, start: int, digest: str | None) -> list[Finding]:
+    assert source.store is not None
+    expected = source.store.digests["images"]["blocks"][start // BLOCK_ROWS]
+    if digest == expected:
+        return []
+    stop = min(start + BLOCK_ROWS, source.n)
+    where = f"{source.x.parent.name}/{source.x.name}: patches {start} to {stop - 1}"
+    words = f"{where} are not what the manifest says: changed after packing"
+    return [Finding("checksum_mismatch", "error", source.name, None, words)]
+
+
+def _collapsed(source: Source, findings: list[Finding]) -> list[Finding]:
+    """A kind found in most patches is a matter of the split, and said once."""
+    counts = Counter(finding.kind for finding in findings)
+    whole = {kind for kind, n in counts.items() if n > 100 and n > source.n / 2}
+    kept = [finding for finding in findings if finding.kind not in whole]
+    for kind in sorted(whole):
+        example = next(finding for finding in findings if finding.kind == kind)
+        words = f"{counts[kind]:,} of {source.n:,} patches: the whole split was changed; e.g. {example.index}: {example.detail}"
+        kept.append(Finding(kind, "error", source.name, None, words))
+    return kept
+
+
+def _copies(sources: list[Source], seen: dict[str, Inspection]) -> list[Finding]:
+    by_name = {str(source.name): source for source in sources}
+    catalogue = Catalogue.of([(source.name, seen[source.name], source.labels) for source in sources])
+
+    def rows(split: str, indices: NDArray[np.int64]) -> NDArray[np.generic]:
+        return by_name[split].rows(indices)
+
+    def run(task: Callable[[NDArray[np.int64]], NDArray[np.int8]], work: Any) -> Iterator[NDArray[np.int8]]:
+        return in_order(task, work)
+
+    return copy_findings(catalogue, rows, run)
+
+
+def _ordered(findings: list[Finding]) -> list[Finding]:
+    """Without doubles (what packing recorded and the audit found again); errors first, then as found."""
+    unique: dict[tuple[Any, ...], Finding] = {}
+    for finding in findings:
+        general = finding.detail if finding.index is None else ""
+        key = (finding.kind, finding.split, finding.index, general)
+        unique.setdefault(key, finding)
+    return sorted(unique.values(), key=lambda finding: _SEVERITIES.index(finding.severity))
+
+
+def _describe(
+    source: Source,
+    size: dict[str, Any],
+    files: list[dict[str, Any]],
+    column: str,
+    grouped: dict[str, NDArray[np.str_]],
+) -> dict[str, Any]:
+    labels = source.labels
+    groups = grouped.get(source.name)
+    return {
+        "n": source.n,
+        "positive": None if labels is None else int((labels == 1).sum()),
+        "dtype": str(source.dtype),
+        "bytes": size["splits"][source.name]["bytes"],
+        **source.layout,
+        "groups": None if groups is None else {"column": column, "count": len(set(groups.tolist()) - {""})},
+        "is": next(
+            (file["is"] for file in files if file["split"] == source.name and file["name"].endswith("x.h5")), None
+        ),
+    }
+
+
+def _checks(
+    sources: list[Source],
+    store: Store | None,
+    column: str,
+    grouped: dict[str, NDArray[np.str_]],
+    checksums: bool | None,
+    *,
+    near: bool,
+    suspects: bool,
+) -> list[dict[str, Any]]:
+    """What was checked, by which rule; and what was not, and why."""
+    unlabelled = [source.name for source in sources if source.labels is None]
+    table: list[tuple[str, bool, str]] = [
+        ("shapes, dtypes, lengths", True, "x (N, 96, 96, 3); y (N, 1, 1, 1) or (N,), as many as x, each 0 or 1"),
+        (
+            "values",
+            True,
+            "every value is finite, within 0-255 and a whole number (nan, infinite, out_of_range, non_integer)",
+        ),
+        ("blackout and washout", True, FLAT_RULE),
+        ("outliers", True, OUTLIER_RULE),
+        (
+            "copies",
+            True,
+            "XXH3-128 of the pixels, and of sums that the 8 rotations and flips leave alone; every candidate's pixels compared. "
+            "Left out: patches without content; and for rotations and flips, patches with values that uint8 cannot hold",
+        ),
+        ("class balance", len(unlabelled) < len(sources), BALANCE_RULE),
+        (
+            f"groups across splits ({column})",
+            bool(grouped),
+            "each group lies in one split"
+            if grouped
+            else "not done: meta has no slides (wsi), and no --groups was given; leakage by slide cannot be seen",
+        ),
+        ("size", True, "bytes on disk against one byte a value, cause by cause"),
+        ("near-duplicates", False, "not available in this version" if near else "not done: not asked for (--near)"),
+        (
+            "suspicious labels",
+            False,
+            "not available in this version" if suspects else "not done: not asked for (--labels)",
+        ),
+    ]
+    if store:
+        rule = "SHA-256 of each 1,024 patches against the manifest"
+        table.append(
+            ("checksums", checksums is not False, rule if checksums is not False else "not done: --no-checksums")
+        )
+    else:
+        rule = CHECKSUM_RULE if checksums is None else "md5 of every file" if checksums else "not done: --no-checksums"
+        table.append(("checksums", checksums is not False, rule))
+    if unlabelled:
+        table.append((f"labels of {', '.join(unlabelled)}", False, "not done: no usable labels"))
+    return [{"what": what, "done": done, "rule": rule} for what, done, rule in table]
