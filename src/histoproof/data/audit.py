@@ -4,7 +4,7 @@ One streaming pass over the pixels; memory holds a few blocks of patches, and so
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..files import canonical, new_folder, write_json, write_text
-from .copies import Catalogue, copy_findings
+from .copies import find_copies
 from .findings import Finding, has_errors
 from .flat import FLAT_RULE
 from .identity import CHECKSUM_RULE, identify
@@ -29,7 +29,7 @@ from .partitions import (
 from .size import bloat_findings, size_table
 from .sources import Source, open_sources
 from .store import BLOCK_ROWS, Store
-from .stream import in_order, inspect_source, restored, unreadable_findings
+from .stream import inspect_source, restored, unreadable_findings
 
 __all__ = ["audit", "write_audit"]
 
@@ -54,8 +54,8 @@ def audit(
     that are worth it, True all, False none.
 
     Returns {"folder", "kind": "official files" | "store", "splits": {name: {"n", "positive", "dtype", "bytes", "shape",
-    "chunks", "filters", "groups", "is"}}, "findings": [as JSON, errors first], "files": [{"name", "bytes", "split", "md5", "is"}], "size" (see
-    `size.size_table`), "checks": [{"what", "done", "rule"}], "errors": bool}. Raises DataError where nothing can be audited.
+    "chunks", "filters", "groups", "is"}}, "findings": [as JSON, errors first],
+    "files": [{"name", "bytes", "split", "md5", "is"}], "size" (see `size.size_table`), "checks": [{"what", "done", "rule"}], "errors": bool}. Raises DataError where nothing can be audited.
     """
     sources, findings, store = open_sources(folder)
     findings = list(findings)
@@ -71,7 +71,7 @@ def audit(
     seen = _pass(views, findings, store is not None and checksums is not False, progress)
     for source in sources:
         findings += outlier_findings(source.name, seen[source.name])
-    findings += _copies(views, seen)
+    findings += find_copies([(view, seen[view.name]) for view in views])
     findings += balance_findings(sources) + count_findings(sources)
     if groups is None:
         for source in sources:
@@ -153,19 +153,6 @@ def _collapsed(source: Source, findings: list[Finding]) -> list[Finding]:
         words = f"{counts[kind]:,} of {source.n:,} patches: the whole split was changed; e.g. {example.index}: {example.detail}"
         kept.append(Finding(kind, "error", source.name, None, words))
     return kept
-
-
-def _copies(sources: list[Source], seen: dict[str, Inspection]) -> list[Finding]:
-    by_name = {str(source.name): source for source in sources}
-    catalogue = Catalogue.of([(source.name, seen[source.name], source.labels) for source in sources])
-
-    def rows(split: str, indices: NDArray[np.int64]) -> NDArray[np.generic]:
-        return by_name[split].rows(indices)
-
-    def run(task: Callable[[NDArray[np.int64]], NDArray[np.int8]], work: Any) -> Iterator[NDArray[np.int8]]:
-        return in_order(task, work)
-
-    return copy_findings(catalogue, rows, run)
 
 
 def _ordered(findings: list[Finding]) -> list[Finding]:

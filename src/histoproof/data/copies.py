@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from .findings import Finding
 from .inspection import Inspection
 from .pixels import as_uint8
+from .sources import Source
+from .stream import in_order
 
-__all__ = ["ORIENTATIONS", "Catalogue", "copy_findings", "oriented"]
+__all__ = ["ORIENTATIONS", "Catalogue", "copy_findings", "find_copies", "oriented"]
 
 ORIENTATIONS = (
     "as it is",
@@ -74,6 +76,13 @@ class Catalogue:
         """(split, row) of a patch."""
         split = int(np.searchsorted(self.starts, at, side="right")) - 1
         return self.names[split], int(at - self.starts[split])
+
+
+def find_copies(splits: Sequence[tuple[Source, Inspection]]) -> list[Finding]:
+    """Findings about copies among the patches of all splits, given in the order train, valid, test; candidates are read again."""
+    by_name = {str(source.name): source for source, _ in splits}
+    catalogue = Catalogue.of([(source.name, seen, source.labels) for source, seen in splits])
+    return copy_findings(catalogue, lambda split, rows: by_name[split].rows(rows), in_order)
 
 
 def copy_findings(catalogue: Catalogue, rows: Rows, run: Map = map) -> list[Finding]:

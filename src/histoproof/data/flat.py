@@ -10,7 +10,7 @@ __all__ = ["FLAT_RULE", "flat_finding", "may_be_flat"]
 _SPAN, _STD, _NOISE, _DARK, _WHITE, _SHARE = 5, 3.0, 1.6, 8, 254, 0.99
 
 FLAT_RULE = (
-    f"blackout (mean below 128) or washout (128 and above): every colour channel spans at most {_SPAN} values; or {_SHARE:.0%} of "
+    f"blackout (mean below 128) or washout (128 and above): each colour channel spans at most {_SPAN} values; or {_SHARE:.0%} of "
     f"the values are {_DARK} or less, or {_WHITE} or more; or every channel's sd is below {_STD:g} and neighbouring pixels are "
     f"unrelated (mean squared difference above {_NOISE:g} times the variance; pure noise: 2). Real glass keeps the grain of "
     "scanner and JPEG: of 5,632 real patches the flattest spans 7 values in a channel, the darkest has no value below 11, and in "

@@ -20,7 +20,7 @@ from .findings import Finding
 from .pcam import PATCH_SHAPE, SPLITS, SplitName, csv_rows, dataset, official_name, open_h5, reason_of
 from .store import NO_LABEL, Split, Store, open_store
 
-__all__ = ["Source", "open_sources", "read_column"]
+__all__ = ["Source", "open_source", "open_sources", "read_column", "recorded_findings"]
 
 Read = Callable[[int, int], NDArray[np.generic]]
 UNKNOWN = -1
@@ -92,6 +92,14 @@ def open_sources(folder: Path) -> tuple[list[Source], list[Finding], Store | Non
     if not sources:
         raise _nothing(folder, findings)
     return sources, findings, None
+
+
+def open_source(folder: Path, name: SplitName) -> Source:
+    """One split of official files. Raises DataError where its pixels cannot be read at all."""
+    try:
+        return _from_files(folder, name)
+    except _UnusableError as e:
+        raise DataError(e.words, next="fetch the file again") from None
 
 
 def read_column(path: Path, column: str, n: int, split: str | None = None) -> NDArray[np.str_]:
