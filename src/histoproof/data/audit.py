@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..files import canonical, new_folder, write_json, write_text
+from ..files import canonical, new_folder, sha256_file, write_json, write_text
 from .copies import find_copies
+from .extras import Extra, near_extra, suspects_extra
 from .findings import Finding, has_errors
 from .flat import FLAT_RULE
 from .identity import CHECKSUM_RULE, identify
@@ -22,9 +23,11 @@ from .partitions import (
     BALANCE_RULE,
     balance_findings,
     count_findings,
-    group_columns,
+    label_findings,
+    named_groups,
     overlap_findings,
     slide_findings,
+    slides_of,
 )
 from .size import bloat_findings, size_table
 from .sources import Source, open_sources
@@ -55,39 +58,47 @@ def audit(
 
     Returns {"folder", "kind": "official files" | "store", "splits": {name: {"n", "positive", "dtype", "bytes", "shape",
     "chunks", "filters", "groups", "is"}}, "findings": [as JSON, errors first],
-    "files": [{"name", "bytes", "split", "md5", "is"}], "size" (see `size.size_table`), "checks": [{"what", "done", "rule"}], "errors": bool}. Raises DataError where nothing can be audited.
+    "files": [{"name", "bytes", "split", "md5", "is"}], "size" (see `size.size_table`), "checks": [{"what", "done", "rule"}],
+    "errors": bool}. Raises DataError where nothing can be audited.
     """
-    sources, findings, store = open_sources(folder)
-    findings = list(findings)
-    for source in sources:
-        findings += source.findings
-        source.findings.clear()
-    column, grouped = group_columns(sources, groups)
-    for source in sources:
-        findings += source.findings
+    sources, opened, store = open_sources(folder)
+    findings = [*opened, *(finding for source in sources for finding in source.findings)]
+    slides = slides_of(sources, findings)
+    grouped = {"wsi": slides} if slides else {}
+    if groups is not None:
+        column, values = named_groups(sources, groups)
+        grouped[column] = values
     files, about_files = ([], []) if store else identify(folder, sources, checksums)
     findings += about_files
+    extras = {
+        "near-duplicates": near_extra() if near else None,
+        "suspicious labels": suspects_extra() if suspects else None,
+    }
+    asked = [extra for extra in extras.values() if extra]
     views = [_whole_numbers(source, findings) for source in sources]
-    seen = _pass(views, findings, store is not None and checksums is not False, progress)
+    seen = _pass(views, findings, asked, store is not None and checksums is not False, progress)
     for source in sources:
         findings += outlier_findings(source.name, seen[source.name])
+        findings += label_findings(source)
+        if source.name in slides:
+            findings += slide_findings(source, slides[source.name])
     findings += find_copies([(view, seen[view.name]) for view in views])
     findings += balance_findings(sources) + count_findings(sources)
-    if groups is None:
-        for source in sources:
-            if source.name in grouped:
-                findings += slide_findings(source, grouped[source.name])
-    findings += overlap_findings(column, grouped) + bloat_findings(sources)
+    for column, values in grouped.items():
+        findings += overlap_findings(column, values)
+    findings += bloat_findings(sources)
+    for extra in asked:
+        findings += extra.findings(views, seen, findings)
     size = size_table(sources)
     found = _ordered(findings)
     return {
         "folder": str(folder),
         "kind": "store" if store else "official files",
-        "splits": {source.name: _describe(source, size, files, column, grouped) for source in sources},
+        "splits": {source.name: _describe(source, size, files, grouped) for source in sources},
         "findings": [finding.as_json() for finding in found],
         "files": files,
         "size": size,
-        "checks": _checks(sources, store, column, grouped, checksums, near=near, suspects=suspects),
+        "checks": _checks(sources, store, list(grouped), checksums, extras, asked=(near, suspects)),
         "errors": has_errors(found),
     }
 
@@ -110,7 +121,7 @@ def _whole_numbers(source: Source, findings: list[Finding]) -> Source:
 
 
 def _pass(
-    sources: list[Source], findings: list[Finding], digest: bool, progress: Progress | None
+    sources: list[Source], findings: list[Finding], extras: list[Extra], digest: bool, progress: Progress | None
 ) -> dict[str, Inspection]:
     """Look at every patch once. Appends to `findings`."""
     total, done = sum(source.n for source in sources), 0
@@ -121,11 +132,15 @@ def _pass(
             parts.append(piece.seen)
             unreadable += piece.unreadable
             reason = reason or piece.reason
+            for extra in extras:
+                extra.take(source, piece.start, piece.pixels)
             if digest and source.store is not None:
                 findings += _check_block(source, piece.start, piece.digest)
             if progress:
                 progress(done + piece.start + len(piece.seen), total)
         done += source.n
+        if digest:
+            findings += _check_labels(source)
         seen[source.name] = Inspection.join(parts)
         findings += _collapsed(source, seen[source.name].findings)
         findings += unreadable_findings(source.name, unreadable, reason)
@@ -140,6 +155,13 @@ def _check_block(source: Source, start: int, digest: str | None) -> list[Finding
     stop = min(start + BLOCK_ROWS, source.n)
     where = f"{source.x.parent.name}/{source.x.name}: patches {start} to {stop - 1}"
     words = f"{where} are not what the manifest says: changed after packing"
+    return [Finding("checksum_mismatch", "error", source.name, None, words)]
+
+
+def _check_labels(source: Source) -> list[Finding]:
+    if source.store is None or source.y is None or sha256_file(source.y) == source.store.digests["labels"]["sha256"]:
+        return []
+    words = f"{source.y.parent.name}/{source.y.name} is not what the manifest says: changed after packing"
     return [Finding("checksum_mismatch", "error", source.name, None, words)]
 
 
@@ -169,18 +191,20 @@ def _describe(
     source: Source,
     size: dict[str, Any],
     files: list[dict[str, Any]],
-    column: str,
-    grouped: dict[str, NDArray[np.str_]],
+    grouped: dict[str, dict[str, NDArray[np.str_]]],
 ) -> dict[str, Any]:
     labels = source.labels
-    groups = grouped.get(source.name)
     return {
         "n": source.n,
         "positive": None if labels is None else int((labels == 1).sum()),
         "dtype": str(source.dtype),
         "bytes": size["splits"][source.name]["bytes"],
         **source.layout,
-        "groups": None if groups is None else {"column": column, "count": len(set(groups.tolist()) - {""})},
+        "groups": {
+            column: len(set(values[source.name].tolist()) - {""})
+            for column, values in grouped.items()
+            if source.name in values
+        },
         "is": next(
             (file["is"] for file in files if file["split"] == source.name and file["name"].endswith("x.h5")), None
         ),
@@ -190,12 +214,11 @@ def _describe(
 def _checks(
     sources: list[Source],
     store: Store | None,
-    column: str,
-    grouped: dict[str, NDArray[np.str_]],
+    columns: list[str],
     checksums: bool | None,
+    extras: dict[str, Extra | None],
     *,
-    near: bool,
-    suspects: bool,
+    asked: tuple[bool, bool],
 ) -> list[dict[str, Any]]:
     """What was checked, by which rule; and what was not, and why."""
     unlabelled = [source.name for source in sources if source.labels is None]
@@ -216,28 +239,22 @@ def _checks(
         ),
         ("class balance", len(unlabelled) < len(sources), BALANCE_RULE),
         (
-            f"groups across splits ({column})",
-            bool(grouped),
+            f"groups across splits ({', '.join(columns)})" if columns else "groups across splits",
+            bool(columns),
             "each group lies in one split"
-            if grouped
-            else "not done: meta has no slides (wsi), and no --groups was given; leakage by slide cannot be seen",
+            if columns
+            else "meta has no slides (wsi), and no --groups was given: leakage by slide cannot be seen",
         ),
         ("size", True, "bytes on disk against one byte a value, cause by cause"),
-        ("near-duplicates", False, "not available in this version" if near else "not done: not asked for (--near)"),
-        (
-            "suspicious labels",
-            False,
-            "not available in this version" if suspects else "not done: not asked for (--labels)",
-        ),
     ]
     if store:
-        rule = "SHA-256 of each 1,024 patches against the manifest"
-        table.append(
-            ("checksums", checksums is not False, rule if checksums is not False else "not done: --no-checksums")
-        )
+        rule = "SHA-256 of labels and of each 1,024 patches against the manifest"
     else:
-        rule = CHECKSUM_RULE if checksums is None else "md5 of every file" if checksums else "not done: --no-checksums"
-        table.append(("checksums", checksums is not False, rule))
+        rule = CHECKSUM_RULE if checksums is None else "md5 of every file"
+    table.append(("checksums", checksums is not False, "--no-checksums" if checksums is False else rule))
+    for (what, extra), wanted, option in zip(extras.items(), asked, ("--near", "--labels"), strict=True):
+        missing = "not available in this version" if wanted else f"not asked for ({option})"
+        table.append((what, extra is not None, extra.rule if extra else missing))
     if unlabelled:
-        table.append((f"labels of {', '.join(unlabelled)}", False, "not done: no usable labels"))
+        table.append((f"labels of {', '.join(unlabelled)}", False, "there are none that can be used"))
     return [{"what": what, "done": done, "rule": rule} for what, done, rule in table]

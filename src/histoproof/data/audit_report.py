@@ -58,9 +58,7 @@ def _splits(splits: dict[str, Any]) -> list[str]:
         layout = f"chunks {tuple(split['chunks'])}" if split["chunks"] else "contiguous"
         if split["filters"]:
             layout += ", " + " + ".join(split["filters"])
-        groups = split["groups"]
-        if groups:
-            layout += f"; {groups['count']} groups ({groups['column']})"
+        layout += "".join(f"; {count} groups ({column})" for column, count in split["groups"].items())
         lines.append(f"  {name:6} {split['n']:>9,} {positive:>17} {split['dtype']:8} {split['bytes']:>15,}  {layout}")
     return lines
 
@@ -111,11 +109,7 @@ def _not_done(checks: list[dict[str, Any]]) -> list[str]:
     done = [check["what"] for check in checks if check["done"]]
     return [
         "checked: " + ", ".join(done),
-        *(
-            f"not checked: {check['what']} ({check['rule'].removeprefix('not done: ')})"
-            for check in checks
-            if not check["done"]
-        ),
+        *(f"not checked: {check['what']} ({check['rule']})" for check in checks if not check["done"]),
     ]
 
 

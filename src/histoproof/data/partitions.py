@@ -8,11 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from .findings import Finding
+from .findings import Finding, Kind
 from .officials import COUNTS, SLIDE_PREFIX
+from .pcam import meta_columns
 from .sources import Source, read_column
 
-__all__ = ["BALANCE_RULE", "balance_findings", "count_findings", "group_columns", "overlap_findings", "slide_findings"]
+__all__ = [
+    "BALANCE_RULE",
+    "balance_findings",
+    "count_findings",
+    "label_findings",
+    "named_groups",
+    "overlap_findings",
+    "slide_findings",
+    "slides_of",
+]
 
 _SMALLEST, _APART, _ERRORS = 0.40, 0.05, 4.0
 BALANCE_RULE = (
@@ -80,13 +90,11 @@ def count_findings(sources: list[Source]) -> list[Finding]:
     return found
 
 
-def group_columns(sources: list[Source], groups: str | None) -> tuple[str, dict[str, NDArray[np.str_]]]:
-    """(column, {split: (N,) group of each patch}) as `groups` "CSV:COLUMN" says; by default `wsi` where meta has it.
+def named_groups(sources: list[Source], groups: str) -> tuple[str, dict[str, NDArray[np.str_]]]:
+    """(column, {split: (N,) group of each patch}) as `groups` "CSV:COLUMN" says; "{split}" in CSV stands for the split's name.
 
-    "{split}" in CSV stands for the split's name. Raises DataError for a CSV that was named and cannot be used.
+    Raises DataError for a CSV that cannot be used.
     """
-    if groups is None:
-        return "wsi", _default(sources)
     csv, colon, column = groups.rpartition(":")
     if not colon or not csv or not column:
         raise DataError(f"--groups {groups} names no column", valid="CSV:COLUMN, e.g. {split}_provenance.csv:slide")
@@ -99,21 +107,46 @@ def group_columns(sources: list[Source], groups: str | None) -> tuple[str, dict[
     return column, found
 
 
-def _default(sources: list[Source]) -> dict[str, NDArray[np.str_]]:
+def slides_of(sources: list[Source], findings: list[Finding]) -> dict[str, NDArray[np.str_]]:
+    """{split: (N,) slide of each patch} where meta has the column wsi; what is wrong with meta goes to `findings`."""
     found: dict[str, NDArray[np.str_]] = {}
     for source in sources:
-        if source.meta is None:
-            continue
-        try:
-            slides = read_column(source.meta, "wsi", source.n, source.name)
-        except DataError as e:
-            if "has no column" not in e.problem:
-                kind = "length_mismatch" if " rows" in e.problem else "truncated_file"
-                source.findings.append(Finding(kind, "error", source.name, None, e.problem))  # type: ignore[arg-type]
-            continue
-        if (slides != "").any():
+        slides = _meta(source, "wsi", findings)
+        if slides is not None and (slides != "").any():
             found[source.name] = slides
     return found
+
+
+def label_findings(source: Source) -> list[Finding]:
+    """Finding bad_label (warning) where labels and meta's center_tumor_patch contradict each other."""
+    stated = _meta(source, "center_tumor_patch", [])
+    if stated is None or source.labels is None:
+        return []
+    says = np.where(
+        np.isin(stated, ("True", "1", "true")), 1, np.where(np.isin(stated, ("False", "0", "false")), 0, -1)
+    )
+    rows = np.flatnonzero((says >= 0) & (source.labels >= 0) & (says != source.labels))
+    if not len(rows):
+        return []
+    first = ", ".join(map(str, rows[:10])) + (", ..." if len(rows) > 10 else "")
+    words = f"{len(rows):,} labels are not what the metadata's center_tumor_patch says: rows {first}"
+    return [Finding("bad_label", "warning", source.name, None, words)]
+
+
+def _meta(source: Source, column: str, findings: list[Finding]) -> NDArray[np.str_] | None:
+    """(N,) a column of a split's metadata; None where there is none, or it cannot be used, which goes to `findings`."""
+    if source.meta is None:
+        return None
+    try:
+        if column not in meta_columns(source.meta):
+            if not source.meta.stat().st_size:
+                raise DataError(f"{source.meta.name} is empty")
+            return None
+        return read_column(source.meta, column, source.n, source.name)
+    except DataError as e:
+        kind: Kind = "length_mismatch" if " rows" in e.problem else "truncated_file"
+        findings.append(Finding(kind, "error", source.name, None, e.problem))
+        return None
 
 
 def overlap_findings(column: str, groups: dict[str, NDArray[np.str_]]) -> list[Finding]:

@@ -23,7 +23,8 @@ def size_table(sources: list[Source]) -> dict[str, Any]:
     """{"splits": {name: {"bytes", "as_uint8", "factor", "rows": [{"cause", "bytes", "words"}], "gzip": {...}}}, "bytes", ...}.
 
     `bytes` are those on disk of pixels, labels and metadata; each split's rows add up to them exactly. `as_uint8` is the same
-    patches at one byte a value, N x 27,648. `gzip` estimates what compression would leave of that, from `n` patches.
+    patches at one byte a value, N x 27,648. `gzip` estimates from `n` patches what compression would leave of that; `missing` is
+    what it would save where nothing is compressed.
     """
     splits = {source.name: _split(source) for source in sources}
     total = sum(split["bytes"] for split in splits.values())
@@ -129,10 +130,12 @@ def _gzip(source: Source, base: int) -> dict[str, Any]:
     try:
         pixels, _ = as_uint8(source.rows(indices))
     except (OSError, RuntimeError, ValueError):
-        return {"level": _LEVEL, "n": 0, "ratio": None, "bytes": None}
+        return {"level": _LEVEL, "n": 0, "ratio": None, "bytes": None, "missing": None}
     packed = sum(len(zlib.compress(patch.data.cast("B"), _LEVEL)) for patch in pixels)
     ratio = packed / (len(pixels) * _PATCH)
-    return {"level": _LEVEL, "n": len(pixels), "ratio": ratio, "bytes": round(base * ratio)}
+    left = round(base * ratio)
+    missing = 0 if source.layout["filters"] else base - left
+    return {"level": _LEVEL, "n": len(pixels), "ratio": ratio, "bytes": left, "missing": missing}
 
 
 def _row(cause: str, n: int, words: str) -> Row:
