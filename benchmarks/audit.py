@@ -5,8 +5,8 @@
     python benchmarks/audit.py --full                   262,144 + 32,768 + 32,768 patches, 9 GB
     python benchmarks/audit.py --data DIR               files that are there already; nothing is planted
 
-Patches are synthetic ones (`histoproof data synth`), each used many times with another pattern of 2 bits XORed in, so that all
-differ and none is noise. Planted: copies, turned copies, copies across splits, and each with the other label. The files are read once
+Patches are synthetic ones (`histoproof data synth`), each used many times with another pattern of 2 bits XORed in: all differ,
+and none is noise. Planted: copies, turned copies, copies across splits, and some with the other label. The files are read once
 to warm the page cache; then plain reads (h5py, blocks of 256) and audits alternate in one process.
 """
 

@@ -59,7 +59,7 @@ def test_the_8_orientations_are_8_and_each_is_found_by_its_name() -> None:
 @settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_planted_copies_are_found_each_once_and_nothing_else(data: Any) -> None:
-    """Any mix of copies and turned copies in three splits: each finding is on a patch and of a kind that a slow search agrees with."""
+    """Any mix of copies and turned copies in three splits: a slow search, patch by patch, finds the same."""
     base = patches(3, 5)
     plan = data.draw(
         st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 7), st.integers(0, 1)), max_size=9)

@@ -57,7 +57,7 @@ def audit(
     that are worth it, True all, False none.
 
     Returns {"folder", "kind": "official files" | "store", "splits": {name: {"n", "positive", "dtype", "bytes", "shape",
-    "chunks", "filters", "groups", "is"}}, "findings": [as JSON, errors first],
+    "chunks", "filters", "quarantined", "groups", "is"}}, "findings": [as JSON, errors first],
     "files": [{"name", "bytes", "split", "md5", "is"}], "size" (see `size.size_table`), "checks": [{"what", "done", "rule"}],
     "errors": bool}. Raises DataError where nothing can be audited.
     """
@@ -200,6 +200,7 @@ def _describe(
         "dtype": str(source.dtype),
         "bytes": size["splits"][source.name]["bytes"],
         **source.layout,
+        "quarantined": None if source.store is None else len(source.store.quarantined),
         "groups": {
             column: len(set(values[source.name].tolist()) - {""})
             for column, values in grouped.items()

@@ -97,10 +97,10 @@ def _size(size: dict[str, Any]) -> list[str]:
         lines += [f"  {name}: {row['bytes']:>17,}  {row['cause']}: {row['words']}" for row in split["rows"]]
         lines.append(f"  {name}: {split['bytes']:>17,}  together = bytes on disk ({split['factor']:.2f} x)")
         gzip = split["gzip"]
-        if gzip["n"]:
+        if gzip["missing"]:
             lines.append(
-                f"  {name}: gzip {gzip['level']}, a patch a chunk, would make the uint8 pixels about {gzip['bytes']:,} bytes "
-                f"({gzip['ratio']:.0%}; estimate from {gzip['n']} patches)"
+                f"  {name}: {gzip['missing']:>17,}  of the pixels as uint8 are missing compression: gzip {gzip['level']}, "
+                f"a patch a chunk, would leave {gzip['ratio']:.0%} (estimate from {gzip['n']} patches)"
             )
     return lines
 
@@ -116,15 +116,15 @@ def _not_done(checks: list[dict[str, Any]]) -> list[str]:
 def _next(result: dict[str, Any], out: str | None) -> list[str]:
     where = f"each finding: {out}/findings.jsonl" if out else "each finding: --json, or --out FOLDER"
     errors = sum(finding["severity"] == "error" for finding in result["findings"])
+    is_store = result["kind"] == "store"
     if not errors:
-        advice = (
-            "no errors" if result["kind"] == "store" else "no errors: pack them, `histoproof data pack DIR --out STORE`"
-        )
+        advice = "no errors" if is_store else "no errors: pack them, `histoproof data pack DIR --out STORE`"
         return [*([where] if result["findings"] else []), advice]
-    patches = {
-        (f["split"], f["index"]) for f in result["findings"] if f["severity"] == "error" and f["index"] is not None
-    }
-    return [
-        where,
-        f"{errors:,} errors, on {len(patches):,} patches: packing puts such patches into quarantine, and says so",
-    ]
+    found = [f for f in result["findings"] if f["severity"] == "error" and f["index"] is not None]
+    patches = {(f["split"], f["index"]) for f in found}
+    words = f"{errors:,} errors, on {len(patches):,} patches" if patches else f"{errors:,} errors, about whole splits"
+    if is_store:
+        words += f"; {sum(split['quarantined'] for split in result['splits'].values()):,} patches are in this store's quarantine"
+    elif patches:
+        words += ": packing puts such patches into quarantine, and says so"
+    return [where, words]
