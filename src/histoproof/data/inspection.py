@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .. import rng
 from .findings import Finding
 from .flat import flat_finding, may_be_flat
-from .pixels import narrow, pixel_findings
+from .pixels import as_float64, narrow, pixel_findings
 
 __all__ = ["Inspection", "Inspector"]
 
@@ -145,5 +145,5 @@ def _fold(sums: NDArray[np.float64]) -> NDArray[np.uint64]:
 
 def _one_value(values: NDArray[np.generic]) -> bool:
     """Whether a patch holds one value throughout, or not one finite value."""
-    numbers = np.asarray(values, dtype=np.float64)
+    numbers = as_float64(values)
     return bool((numbers == numbers.flat[0]).all() or not np.isfinite(numbers).any())

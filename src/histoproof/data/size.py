@@ -10,7 +10,7 @@ import numpy as np
 from .findings import Finding
 from .pcam import PATCH_SHAPE
 from .pixels import as_uint8
-from .sources import Source
+from .sources import DAMAGE, Source
 
 __all__ = ["bloat_findings", "size_table"]
 
@@ -98,7 +98,7 @@ def _labels(source: Source) -> list[Row]:
             y = file["y"]
             itemsize, count, stored = y.dtype.itemsize, y.size, int(y.id.get_storage_size())
             dtype = str(y.dtype)
-    except (OSError, KeyError, AttributeError, RuntimeError):
+    except (*DAMAGE, AttributeError):
         return [_row("labels: file overhead", whole, "not readable")]
     rows = [_row("labels as uint8", count, "1 byte a label")]
     if itemsize > 1:
@@ -113,6 +113,13 @@ def _storage(path: Path, name: str, plain: int) -> tuple[int, int]:
     """(bytes the dataset takes in the file, bytes of its chunks before compression)."""
     if path.suffix == ".npy":
         return plain, plain
+    try:
+        return _stored(path, name, plain)
+    except DAMAGE:
+        return min(plain, _bytes(path)), plain
+
+
+def _stored(path: Path, name: str, plain: int) -> tuple[int, int]:
     with h5py.File(path) as file:
         dataset = file[name]
         stored = int(dataset.id.get_storage_size())
@@ -129,7 +136,7 @@ def _gzip(source: Source, base: int) -> dict[str, Any]:
     indices = np.unique(np.linspace(0, source.n - 1, min(_SAMPLE, source.n)).astype(np.int64))
     try:
         pixels, _ = as_uint8(source.rows(indices))
-    except (OSError, RuntimeError, ValueError):
+    except DAMAGE:
         return {"level": _LEVEL, "n": 0, "ratio": None, "bytes": None, "missing": None}
     packed = sum(len(zlib.compress(patch.data.cast("B"), _LEVEL)) for patch in pixels)
     ratio = packed / (len(pixels) * _PATCH)

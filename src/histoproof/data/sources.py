@@ -4,8 +4,6 @@
 """
 
 import os
-import zlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,13 +16,19 @@ from ..errors import DataError
 from ..files import read_lines
 from .findings import Finding
 from .pcam import PATCH_SHAPE, SPLITS, SplitName, csv_rows, dataset, official_name, open_h5, reason_of
+from .rows import Read, at_offset, check_chunks, filters_of, reader
 from .store import NO_LABEL, Split, Store, open_store
 
-__all__ = ["Source", "open_source", "open_sources", "read_column", "recorded_findings"]
+__all__ = ["DAMAGE", "Source", "open_source", "open_sources", "read_column", "recorded_findings"]
 
-Read = Callable[[int, int], NDArray[np.generic]]
 UNKNOWN = -1
 _NUMBERS = "uif"
+_MOST_PACKED = 1100
+"""gzip makes nothing smaller than by this factor."""
+_MOST_EMPTY = 1 << 30
+"""Bytes of patches that may never have been written."""
+DAMAGE = (OSError, RuntimeError, ValueError, TypeError, KeyError, OverflowError, MemoryError)
+"""What h5py raises for damaged files."""
 _INEXACT = {"nan", "infinite", "out_of_range", "non_integer"}
 
 
@@ -156,7 +160,7 @@ def _from_store(store: Store, split: Split, recorded: list[Finding]) -> Source:
         name=split.name,
         n=n,
         dtype=np.dtype(np.uint8),
-        read=_at_offset(path, offset, np.dtype(np.uint8)),
+        read=at_offset(path, offset, np.dtype(np.uint8)),
         chunk=1,
         x=path,
         y=split.folder / "labels.npy" if split.labels is not None else None,
@@ -171,29 +175,40 @@ def _from_store(store: Store, split: Split, recorded: list[Finding]) -> Source:
 
 def _from_files(folder: Path, name: SplitName) -> Source:
     x_path, y_path, meta_path = (folder / official_name(name, part) for part in ("x.h5", "y.h5", "meta.csv"))
-    file = _open(x_path)
-    x = _find(file, "x", x_path)
-    if x.dtype.kind not in _NUMBERS:
-        raise _UnusableError("wrong_shape", f"{x_path.name}: x has dtype {x.dtype}, valid: uint8 (or float32, float64)")
-    if x.ndim != 4 or x.shape[1:] != PATCH_SHAPE:
-        raise _UnusableError("wrong_shape", f"{x_path.name}: x has shape {x.shape}, valid: (N, 96, 96, 3)")
-    n = int(x.shape[0])
-    if n == 0:
-        raise _UnusableError("wrong_shape", f"{x_path.name} holds no patches (N = 0)")
     findings: list[Finding] = []
-    return Source(
-        name=name,
-        n=n,
-        dtype=x.dtype,
-        read=_reader(x, x_path),
-        chunk=int(x.chunks[0]) if x.chunks else 1,
-        x=x_path,
-        y=y_path if y_path.exists() else None,
-        meta=meta_path if meta_path.exists() else None,
-        labels=_labels(y_path, name, n, findings),
-        layout={"shape": list(x.shape), "chunks": list(x.chunks) if x.chunks else None, "filters": _filters(x)},
-        findings=findings,
-    )
+    try:
+        x = _pixels(x_path)
+        n = int(x.shape[0])
+        return Source(
+            name=name,
+            n=n,
+            dtype=x.dtype,
+            read=reader(x, x_path),
+            chunk=int(x.chunks[0]) if x.chunks else 1,
+            x=x_path,
+            y=y_path if y_path.exists() else None,
+            meta=meta_path if meta_path.exists() else None,
+            labels=_labels(y_path, name, n, findings),
+            layout={"shape": list(x.shape), "chunks": list(x.chunks) if x.chunks else None, "filters": filters_of(x)},
+            findings=findings,
+        )
+    except DAMAGE as e:
+        raise _UnusableError("truncated_file", f"{x_path.name} is damaged ({reason_of(e)})") from None
+
+
+def _pixels(path: Path) -> h5py.Dataset:
+    x = _find(_open(path), "x", path)
+    if x.dtype.kind not in _NUMBERS:
+        raise _UnusableError("wrong_shape", f"{path.name}: x has dtype {x.dtype}, valid: uint8 (or float32, float64)")
+    if x.ndim != 4 or x.shape[1:] != PATCH_SHAPE:
+        raise _UnusableError("wrong_shape", f"{path.name}: x has shape {x.shape}, valid: (N, 96, 96, 3)")
+    if x.shape[0] == 0:
+        raise _UnusableError("wrong_shape", f"{path.name} holds no patches (N = 0)")
+    held = path.stat().st_size * (_MOST_PACKED if x.chunks else 1)
+    if x.nbytes > held + _MOST_EMPTY and not (x.external or x.is_virtual):
+        words = f"{path.name} says it holds {x.shape[0]:,} patches, {x.nbytes:,} bytes; the file has {path.stat().st_size:,}"
+        raise _UnusableError("truncated_file", words)
+    return x
 
 
 def _open(path: Path) -> h5py.File:
@@ -257,94 +272,14 @@ def _label_values(y: h5py.Dataset, path: Path, n: int) -> NDArray[np.float64]:
     if y.size != n:
         raise _UnusableError("wrong_shape", f"{path.name}: y has shape {y.shape}, valid: (N, 1, 1, 1)")
     try:
+        check_chunks(y)
         return np.asarray(y[...], dtype=np.float64).reshape(-1)
-    except OSError as e:
+    except DAMAGE as e:
         raise _UnusableError("truncated_file", f"{path.name}: labels cannot be read ({reason_of(e)})") from None
 
 
 def _bad_label(split: str, index: int, value: float) -> Finding:
     return Finding("bad_label", "error", split, index, f"label {value:g} is neither 0 nor 1")
-
-
-def _filters(x: h5py.Dataset) -> list[str]:
-    plist = x.id.get_create_plist()
-    found = []
-    for k in range(plist.get_nfilters()):
-        number, _, values, name = plist.get_filter(k)
-        words = {1: "gzip", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf"}
-        text = words.get(number, name.decode(errors="replace") or str(number))
-        found.append(f"{text} {values[0]}" if number == 1 and values else text)
-    return found
-
-
-def _reader(x: h5py.Dataset, path: Path) -> Read:
-    """The fastest way to read rows that any thread may use."""
-    native = x.dtype.isnative
-    if x.chunks is None and x.id.get_offset() is not None and not x.external and not x.is_virtual and native:
-        return _at_offset(path, int(x.id.get_offset()), x.dtype)
-    if (
-        x.chunks is not None
-        and x.chunks[1:] == PATCH_SHAPE
-        and [f.split()[0] for f in _filters(x)] == ["gzip"]
-        and native
-    ):
-        return _inflating(x)
-
-    def read(start: int, stop: int) -> NDArray[np.generic]:
-        block: NDArray[np.generic] = x[start:stop]
-        return block
-
-    return read
-
-
-def _at_offset(path: Path, offset: int, dtype: np.dtype[Any]) -> Read:
-    """Rows that lie one after the other in the file, read with pread: no lock, no page faults of a memory map."""
-    size = int(np.prod(PATCH_SHAPE)) * dtype.itemsize
-    descriptor = _Descriptor(path)
-
-    def read(start: int, stop: int) -> NDArray[np.generic]:
-        block = np.empty((stop - start, *PATCH_SHAPE), dtype)
-        into = block.reshape(-1).data.cast("B")
-        done = 0
-        while done < len(into):
-            got = os.preadv(descriptor.number, [into[done:]], offset + start * size + done)
-            if got == 0:
-                raise OSError(f"the file ends within patch {start + done // size}")
-            done += got
-        return block
-
-    return read
-
-
-class _Descriptor:
-    """A file open for reading until nobody holds it."""
-
-    def __init__(self, path: Path) -> None:
-        self.number = os.open(path, os.O_RDONLY)
-
-    def __del__(self) -> None:
-        os.close(self.number)
-
-
-def _inflating(x: h5py.Dataset) -> Read:
-    """Gzipped chunks of whole patches: fetched under HDF5's lock, inflated outside it, by as many threads as call."""
-    rows, dtype, n = int(x.chunks[0]), x.dtype, int(x.shape[0])
-
-    def read(start: int, stop: int) -> NDArray[np.generic]:
-        block = np.empty((stop - start, *PATCH_SHAPE), dtype)
-        for first in range(start // rows * rows, stop, rows):
-            low, high = max(first, start), min(first + rows, stop, n)
-            try:
-                mask, packed = x.id.read_direct_chunk((first, 0, 0, 0))
-                if mask:
-                    raise ValueError  # this chunk is stored without its filter: the library knows what to do
-                chunk = np.frombuffer(zlib.decompress(packed), dtype).reshape(rows, *PATCH_SHAPE)
-                block[low - start : high - start] = chunk[low - first : high - first]
-            except (zlib.error, ValueError, RuntimeError, OSError):
-                block[low - start : high - start] = x[low:high]
-        return block
-
-    return read
 
 
 def _nothing(folder: Path, findings: list[Finding]) -> DataError:

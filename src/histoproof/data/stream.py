@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from .findings import Finding
 from .inspection import Inspection, Inspector
 from .pcam import PATCH_SHAPE, reason_of
-from .pixels import looks_scaled
-from .sources import Source
+from .pixels import as_float64, looks_scaled
+from .sources import DAMAGE, Source
 from .store import BLOCK_ROWS
 
 __all__ = ["Piece", "in_order", "inspect_source", "restored", "threads", "unreadable_findings"]
@@ -96,14 +96,14 @@ def _read(source: Source, start: int, stop: int) -> tuple[NDArray[np.generic], l
     """Patches start to stop; those that cannot be read are zero, and named with the first one's reason."""
     try:
         return source.read(start, stop), [], ""
-    except (OSError, RuntimeError, ValueError) as e:
+    except DAMAGE as e:
         reason = reason_of(e)
     block = np.zeros((stop - start, *PATCH_SHAPE), source.dtype)
     unreadable = []
     for row in range(start, stop):
         try:
             block[row - start] = source.read(row, row + 1)[0]
-        except (OSError, RuntimeError, ValueError):
+        except DAMAGE:
             unreadable.append(row)
     return block, unreadable, reason
 
@@ -127,7 +127,7 @@ def restored(source: Source) -> Source | None:
         return None
 
     def read(start: int, stop: int) -> NDArray[np.generic]:
-        values = np.asarray(source.read(start, stop), np.float64) * 255.0
+        values = as_float64(source.read(start, stop)) * 255.0
         whole = np.rint(values)
         return np.where(
             np.abs(values - whole) < _ROUNDING, whole, values
