@@ -35,15 +35,15 @@ def may_be_flat(
 
 def flat_finding(patch: NDArray[np.uint8], split: str, index: int) -> Finding | None:
     """The finding blackout or washout if FLAT_RULE holds for a patch (96, 96, 3)."""
-    few = patch[::8].reshape(-1, 3)  # settles most patches: a span within them is one within the patch
+    few = np.ascontiguousarray(patch[::8].reshape(-1, 3).T)  # settles most patches: what it spans, the patch spans
     detail = None
-    if int((few.max(axis=0) - few.min(axis=0)).max()) <= _SPAN:
+    if int((few.max(axis=1) - few.min(axis=1)).max()) <= _SPAN:
         detail = _one_colour(patch)
-    if detail is None and (patch <= _DARK).mean() >= _SHARE:
-        detail = f"{(patch <= _DARK).mean():.2%} of the values are {_DARK} or less"
-    if detail is None and (patch >= _WHITE).mean() >= _SHARE:
-        detail = f"{(patch >= _WHITE).mean():.2%} of the values are {_WHITE} or more"
-    if detail is None and few.std(axis=0).max() < 2 * _STD and _is_noise(patch):
+    if detail is None and (share := np.count_nonzero(patch <= _DARK) / patch.size) >= _SHARE:
+        detail = f"{share:.2%} of the values are {_DARK} or less"
+    if detail is None and (share := np.count_nonzero(patch >= _WHITE) / patch.size) >= _SHARE:
+        detail = f"{share:.2%} of the values are {_WHITE} or more"
+    if detail is None and few.std(axis=1, dtype=np.float32).max() < 2 * _STD and _is_noise(patch):
         detail = f"noise around {patch.mean():.1f}, without the grain of real glass: neighbouring pixels are unrelated"
     if detail is None:
         return None
@@ -64,9 +64,9 @@ def _one_colour(patch: NDArray[np.uint8]) -> str | None:
 
 
 def _is_noise(patch: NDArray[np.uint8]) -> bool:
-    values = patch.astype(np.float32)
-    variance = values.reshape(-1, 3).var(axis=0)
+    values = np.ascontiguousarray(patch.transpose(2, 0, 1), dtype=np.float32)
+    variance = values.reshape(3, -1).var(axis=1)
     if not (variance < _STD**2).all():
         return False
-    steps = (np.diff(values, axis=0) ** 2).mean() + (np.diff(values, axis=1) ** 2).mean()
+    steps = (np.diff(values, axis=1) ** 2).mean() + (np.diff(values, axis=2) ** 2).mean()
     return bool(steps / 2 > _NOISE * variance.mean())

@@ -20,8 +20,8 @@ __all__ = ["Inspection", "Inspector"]
 
 _SIDE, _ROW = 96, 288
 _PIXELS = _SIDE * _SIDE
-_SLICE = 16
-"""Patches worked on at once: 1.8 MB as float32."""
+_SLICE, _WINDOW = 16, 128
+"""Patches turned into float32 at once (1.8 MB: they fit the cache), and worked on at once in what is small."""
 _EVERY = 8
 """Contrast and sharpness are measured on every eighth row of pixels and the one below it."""
 
@@ -36,6 +36,7 @@ def _weights() -> NDArray[np.float32]:
 _LINES = _weights()
 _COLUMNS = np.kron(_LINES.T.astype(np.float64), np.eye(3))
 """(288, 12): the same weights for the columns, per colour channel."""
+
 _ONES = np.ones(_SIDE // _EVERY * _ROW, np.float32)
 
 
@@ -72,34 +73,45 @@ class Inspection:
 
 
 class Inspector:
-    """Working memory for inspecting blocks one after the other; each thread needs its own."""
+    """Working memory for inspecting blocks one after the other; each thread needs its own.
+
+    Nothing large is allocated while blocks pass by: threads that fault in fresh pages would wait for each other.
+    """
 
     def __init__(self) -> None:
         self._rows = np.empty((_SLICE, _SIDE, _ROW), np.float32)
-        self._some = np.empty((2, _SLICE, _SIDE // _EVERY, _ROW), np.float32)
+        self._lines = np.empty((_WINDOW, 4, _ROW), np.float32)
+        self._exact_lines = np.empty((_WINDOW, 4, _ROW), np.float64)
+        self._some = np.empty((2, _WINDOW, _SIDE // _EVERY, _ROW), np.float32)
 
     def __call__(
-        self, block: NDArray[np.generic], split: str, start: int, known: NDArray[np.bool_] | None = None
+        self,
+        block: NDArray[np.generic],
+        split: str,
+        start: int,
+        known: NDArray[np.bool_] | None = None,
+        pixels: NDArray[np.uint8] | None = None,
     ) -> tuple[NDArray[np.uint8], Inspection]:
         """(pixels, inspection) of a block (n, 96, 96, 3) of any real dtype, whose first patch is row `start` of `split`.
 
-        Pixels are uint8, the nearest where it cannot hold a value. `known` (n,) marks patches whose pixels were replaced when
-        they were packed: they are not judged, and no copies of them are looked for.
+        Pixels are uint8, the nearest where it cannot hold a value; written to `pixels` where it is given and needed. `known` (n,)
+        marks patches that are not judged, and no copies of them looked for: in a store, those whose pixels were replaced.
         """
         n = len(block)
-        is_uint8 = block.dtype == np.uint8
-        pixels = np.ascontiguousarray(block) if is_uint8 else np.empty(block.shape, np.uint8)
+        if block.dtype == np.uint8:
+            pixels = np.ascontiguousarray(block)
+        elif pixels is None:
+            pixels = np.empty(block.shape, np.uint8)
         exact, sums = np.ones(n, np.bool_), np.empty((n, 4, 4, 3), np.float64)
         contrast, sharpness = np.empty(n, np.float32), np.empty(n, np.float32)
-        for first in range(0, n, _SLICE):
-            part = slice(first, min(first + _SLICE, n))
-            if not is_uint8:
-                pixels[part], exact[part] = narrow(block[part])
-            rows = self._rows[: part.stop - first]
-            np.copyto(rows, pixels[part].reshape(rows.shape))
-            lines = np.matmul(_LINES, rows).reshape(-1, _ROW)
-            sums[part] = np.matmul(lines.astype(np.float64), _COLUMNS).reshape(-1, 4, 4, 3)
-            contrast[part], sharpness[part] = self._measure(rows)
+        for first in range(0, n, _WINDOW):
+            part = slice(first, min(first + _WINDOW, n))
+            if block.dtype != np.uint8:
+                for k in range(part.start, part.stop, _SLICE):
+                    few = slice(k, min(k + _SLICE, part.stop))
+                    exact[few] = narrow(block[few], pixels[few])
+            self._sum(pixels[part], sums[part])
+            contrast[part], sharpness[part] = self._measure(pixels[part])
         colour = sums[:, 0, 0, :] / _PIXELS
         findings: list[Finding] = []
         plain = np.zeros(n, np.bool_) if known is None else known.copy()
@@ -118,15 +130,28 @@ class Inspector:
         seen = Inspection(digests, folded, exact, plain, colour.astype(np.float32), contrast, sharpness, findings)
         return pixels, seen
 
-    def _measure(self, rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _sum(self, pixels: NDArray[np.uint8], sums: NDArray[np.float64]) -> None:
+        """Weighted sums (n, 4, 4, 3) of n patches: over lines with the weights _LINES, then over columns with the same."""
+        n = len(pixels)
+        for first in range(0, n, _SLICE):
+            part = slice(first, min(first + _SLICE, n))
+            rows = self._rows[: part.stop - first]
+            np.copyto(rows, pixels[part].reshape(rows.shape))
+            np.matmul(_LINES, rows, out=self._lines[part])
+        np.copyto(self._exact_lines[:n], self._lines[:n])
+        np.matmul(self._exact_lines[:n], _COLUMNS, out=sums.reshape(n, 4, 12))
+
+    def _measure(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """(n,) variance and mean squared difference to the pixel below, of every eighth row."""
-        n = len(rows)
-        some, below = self._some[0, :n], self._some[1, :n]
-        np.copyto(some, rows[:, ::_EVERY])
-        np.subtract(rows[:, 1::_EVERY], some, out=below)
-        flat, step = some.reshape(n, -1), below.reshape(n, -1)
-        mean = np.vecdot(flat, _ONES) / flat.shape[1]
-        return np.vecdot(flat, flat) / flat.shape[1] - mean * mean, np.vecdot(step, step) / step.shape[1]
+        n = len(pixels)
+        lines = pixels.reshape(n, _SIDE, _ROW)
+        some, step = self._some[0, :n], self._some[1, :n]
+        np.copyto(some, lines[:, ::_EVERY])
+        np.copyto(step, lines[:, 1::_EVERY])
+        np.subtract(step, some, out=step)
+        some, step = some.reshape(n, -1), step.reshape(n, -1)
+        mean = np.vecdot(some, _ONES) / _ONES.size
+        return np.vecdot(some, some) / _ONES.size - mean * mean, np.vecdot(step, step) / _ONES.size
 
 
 def _digests(items: NDArray[np.generic]) -> NDArray[np.uint64]:

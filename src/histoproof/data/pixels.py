@@ -24,21 +24,21 @@ def as_uint8(block: NDArray[np.generic]) -> tuple[NDArray[np.uint8], NDArray[np.
     pixels, exact = np.empty(block.shape, np.uint8), np.empty(len(block), np.bool_)
     for first in range(0, len(block), _SLICE):
         part = slice(first, first + _SLICE)
-        pixels[part], exact[part] = narrow(block[part])
+        exact[part] = narrow(block[part], pixels[part])
     return pixels, exact
 
 
-def narrow(block: NDArray[np.generic]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """As `as_uint8`, for a few patches at once, of any dtype but uint8."""
+def narrow(block: NDArray[np.generic], pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """As `as_uint8`, for a few patches at once, of any dtype but uint8: writes `pixels`, returns `exact`."""
     with np.errstate(
         invalid="ignore", over="ignore"
     ):  # what a cast makes of NaN or 1e5 is not the value, and so is seen
-        pixels = block.astype(np.uint8)
+        np.copyto(pixels, block, casting="unsafe")
         exact: NDArray[np.bool_] = (pixels == block).all(axis=_AXES)
     if not exact.all():
         values = np.nan_to_num(as_float64(block[~exact]), nan=0.0, posinf=255.0, neginf=0.0)
         pixels[~exact] = np.rint(np.clip(values, 0, 255))
-    return pixels, exact
+    return exact
 
 
 def as_float64(values: NDArray[np.generic]) -> NDArray[np.float64]:

@@ -7,9 +7,8 @@ left to the library, but never a chunk whose place in the file cannot be.
 
 import os
 import zlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import h5py
 import numpy as np
@@ -19,8 +18,14 @@ from .pcam import PATCH_SHAPE
 
 __all__ = ["Read", "at_offset", "check_chunks", "filters_of", "reader"]
 
-Read = Callable[[int, int], NDArray[np.generic]]
-"""(start, stop) -> patches (n, 96, 96, 3) as stored. Raises OSError for what cannot be read."""
+
+class Read(Protocol):
+    """Reads patches as they are stored; any thread may call it."""
+
+    def __call__(self, start: int, stop: int, out: NDArray[np.generic] | None = None) -> NDArray[np.generic]:
+        """Rows start to stop, (n, 96, 96, 3); in `out` where it is given. Raises OSError for what cannot be read."""
+
+
 _NAMES = {1: "gzip", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf"}
 _ABSENT, _BROKEN = -1, -2
 
@@ -62,8 +67,8 @@ def at_offset(path: Path, offset: int, dtype: np.dtype[Any]) -> Read:
     size = int(np.prod(PATCH_SHAPE)) * dtype.itemsize
     file = _Descriptor(path)
 
-    def read(start: int, stop: int) -> NDArray[np.generic]:
-        block = np.empty((stop - start, *PATCH_SHAPE), dtype)
+    def read(start: int, stop: int, out: NDArray[np.generic] | None = None) -> NDArray[np.generic]:
+        block = np.empty((stop - start, *PATCH_SHAPE), dtype) if out is None else out
         into = block.reshape(-1).data.cast("B")
         done = 0
         while done < len(into):
@@ -147,9 +152,9 @@ def _by_table(x: h5py.Dataset, path: Path, table: _Table, *, gzipped: bool) -> R
             raise OSError(f"a chunk holds {len(packed):,} bytes, not {size:,}")
         return np.frombuffer(packed, dtype).reshape(rows, *PATCH_SHAPE)
 
-    def read(start: int, stop: int) -> NDArray[np.generic]:
+    def read(start: int, stop: int, out: NDArray[np.generic] | None = None) -> NDArray[np.generic]:
         table.check(start, stop)
-        block = np.empty((stop - start, *PATCH_SHAPE), dtype)
+        block = np.empty((stop - start, *PATCH_SHAPE), dtype) if out is None else out
         for k in range(start // rows, -(-stop // rows)):
             low, high = max(k * rows, start), min((k + 1) * rows, stop, n)
             written = table.offsets[k] != _ABSENT
@@ -160,10 +165,12 @@ def _by_table(x: h5py.Dataset, path: Path, table: _Table, *, gzipped: bool) -> R
 
 
 def _by_library(x: h5py.Dataset, table: _Table | None) -> Read:
-    def read(start: int, stop: int) -> NDArray[np.generic]:
+    def read(start: int, stop: int, out: NDArray[np.generic] | None = None) -> NDArray[np.generic]:
         if table is not None:
             table.check(start, stop)
         block: NDArray[np.generic] = x[start:stop]
-        return block
+        if out is not None:
+            out[...] = block
+        return block if out is None else out
 
     return read

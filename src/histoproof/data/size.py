@@ -15,7 +15,7 @@ from .sources import DAMAGE, Source
 __all__ = ["bloat_findings", "size_table"]
 
 _PATCH = int(np.prod(PATCH_SHAPE))
-_LEVEL, _SAMPLE = 4, 64
+_LEVEL, _SAMPLE = 4, 48
 Row = dict[str, Any]
 
 

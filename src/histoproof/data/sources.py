@@ -34,7 +34,7 @@ _INEXACT = {"nan", "infinite", "out_of_range", "non_integer"}
 
 @dataclass(frozen=True)
 class Source:
-    """One split's patches. `read(start, stop)` gives patches (n, 96, 96, 3) as stored; any thread may call it; raises OSError."""
+    """One split's patches."""
 
     name: SplitName
     n: int

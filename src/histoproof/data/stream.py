@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -45,22 +46,34 @@ def threads() -> int:
 
 
 def inspect_source(source: Source, *, digest: bool = False) -> Iterator[Piece]:
-    """The pieces of a split in order; `digest` takes the SHA-256 of each 1,024 patches, as a store's manifest has them."""
+    """The pieces of a split in order; `digest` takes the SHA-256 of each 1,024 patches, as a store's manifest has them.
+
+    A piece's pixels are overwritten once the next piece is asked for.
+    """
     rows = BLOCK_ROWS if digest else _rows(source)
     local = threading.local()
+    free: SimpleQueue[NDArray[np.uint8]] = SimpleQueue()
+    for _ in range(min(_ahead() + 1, -(-source.n // rows))):
+        free.put(np.empty((min(rows, source.n), *PATCH_SHAPE), np.uint8))
 
     def task(start: int) -> Piece:
         if not hasattr(local, "inspector"):
             local.inspector = Inspector()
+            local.stored = None if source.dtype == np.uint8 else np.empty((rows, *PATCH_SHAPE), source.dtype)
         stop = min(start + rows, source.n)
-        block, unreadable, reason = _read(source, start, stop)
+        into = free.get()[: stop - start]
+        stored = into if local.stored is None else local.stored[: stop - start]
+        unreadable, reason = _read(source, start, stored)
         known = np.zeros(stop - start, np.bool_) if source.known is None else source.known[start:stop].copy()
         known[[row - start for row in unreadable]] = True
-        pixels, seen = local.inspector(block, source.name, start, known)
+        pixels, seen = local.inspector(stored, source.name, start, known, into)
         sha = hashlib.sha256(pixels.data.cast("B")).hexdigest() if digest else None
         return Piece(start, pixels, seen, unreadable, reason, sha)
 
-    yield from _in_order(task, range(0, source.n, rows))
+    for piece in in_order(task, range(0, source.n, rows)):
+        yield piece
+        base = piece.pixels.base
+        free.put(piece.pixels if base is None else base)
 
 
 def _rows(source: Source) -> int:
@@ -71,19 +84,19 @@ def _rows(source: Source) -> int:
     return max(source.chunk, _ROWS // source.chunk * source.chunk)
 
 
+def _ahead() -> int:
+    """Tasks under way or done and waiting for their turn."""
+    return threads() + 2
+
+
 def in_order(task: Callable[[Any], Any], work: Any) -> Iterator[Any]:
-    """task(item) for each item, on `threads()` threads, results in order, at most two waiting for each thread."""
-    yield from _in_order(task, work)
-
-
-def _in_order(task: Callable[[Any], Any], work: Any) -> Iterator[Any]:
-    count = threads()
-    with ThreadPoolExecutor(count, thread_name_prefix="audit") as pool:
+    """task(item) for each item on `threads()` threads, results in order; a bounded number waits."""
+    with ThreadPoolExecutor(threads(), thread_name_prefix="audit") as pool:
         waiting: deque[Future[Any]] = deque()
         try:
             for item in work:
                 waiting.append(pool.submit(task, item))
-                if len(waiting) >= 2 * count:
+                if len(waiting) >= _ahead():
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
@@ -92,20 +105,22 @@ def _in_order(task: Callable[[Any], Any], work: Any) -> Iterator[Any]:
                 future.cancel()
 
 
-def _read(source: Source, start: int, stop: int) -> tuple[NDArray[np.generic], list[int], str]:
-    """Patches start to stop; those that cannot be read are zero, and named with the first one's reason."""
+def _read(source: Source, start: int, out: NDArray[np.generic]) -> tuple[list[int], str]:
+    """Read patches from `start` into `out`; those that cannot be read are zero, and named with the first one's reason."""
     try:
-        return source.read(start, stop), [], ""
+        source.read(start, start + len(out), out)
+        return [], ""
     except DAMAGE as e:
         reason = reason_of(e)
-    block = np.zeros((stop - start, *PATCH_SHAPE), source.dtype)
+    out[...] = 0
     unreadable = []
-    for row in range(start, stop):
+    for row in range(start, start + len(out)):
         try:
-            block[row - start] = source.read(row, row + 1)[0]
+            source.read(row, row + 1, out[row - start : row - start + 1])
         except DAMAGE:
+            out[row - start] = 0
             unreadable.append(row)
-    return block, unreadable, reason
+    return unreadable, reason
 
 
 def unreadable_findings(split: str, rows: list[int], reason: str) -> list[Finding]:
@@ -122,15 +137,19 @@ def restored(source: Source) -> Source | None:
     """The source with its pixels multiplied by 255 where the first ones seem to be divided by it; None for any other."""
     if source.dtype.kind != "f":
         return None
-    first, unreadable, _ = _read(source, 0, min(source.n, 64))
+    first = np.empty((min(source.n, 64), *PATCH_SHAPE), source.dtype)
+    unreadable, _ = _read(source, 0, first)
     if unreadable or not looks_scaled(first):
         return None
 
-    def read(start: int, stop: int) -> NDArray[np.generic]:
+    def read(start: int, stop: int, out: NDArray[np.generic] | None = None) -> NDArray[np.generic]:
         values = as_float64(source.read(start, stop)) * 255.0
         whole = np.rint(values)
-        return np.where(
+        values = np.where(
             np.abs(values - whole) < _ROUNDING, whole, values
-        )  # dividing rounded; anything else stays to be seen
+        )  # dividing rounded; the rest stays to be seen
+        if out is not None:
+            out[...] = values
+        return values if out is None else out
 
     return replace(source, read=read, dtype=np.dtype(np.float64))
