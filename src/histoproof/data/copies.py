@@ -9,7 +9,9 @@ cross_split_duplicate   exactly the same pixels in two splits (error), on each c
 label_conflict          the same pixels, or the same up to rotation and flip, with labels 0 and 1 (error), on the later one
 """
 
+import bisect
 import hashlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -46,7 +48,14 @@ Map = Callable[
 def oriented(patch: NDArray[np.generic], k: int) -> NDArray[np.generic]:
     """A patch (96, 96, C) in orientation ORIENTATIONS[k]; rotations are anticlockwise."""
     mirrored = patch[:, ::-1] if k >= 4 else patch
-    return np.rot90(mirrored, k % 4)
+    match k % 4:
+        case 1:
+            return mirrored.transpose(1, 0, 2)[::-1]
+        case 2:
+            return mirrored[::-1, ::-1]
+        case 3:
+            return mirrored.transpose(1, 0, 2)[:, ::-1]
+    return mirrored
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,7 @@ class Catalogue:
     """All patches of all splits, one after the other, in the order of splits and rows."""
 
     names: list[str]
-    starts: NDArray[np.int64]
+    starts: list[int]
     """(S + 1,): where each split begins."""
     digests: NDArray[np.uint64]
     folded: NDArray[np.uint64]
@@ -68,14 +77,14 @@ class Catalogue:
         """From (name, inspection, labels) of each split, in the order train, valid, test."""
         seen = Inspection.join(inspection for _, inspection, _ in splits)
         labels = [np.full(len(s), -1, np.int8) if given is None else given for _, s, given in splits]
-        starts = np.cumsum([0, *(len(inspection) for _, inspection, _ in splits)])
+        starts = list(itertools.accumulate((len(inspection) for _, inspection, _ in splits), initial=0))
         names = [name for name, _, _ in splits]
         return Catalogue(names, starts, seen.digests, seen.folded, seen.exact, seen.plain, np.concatenate(labels))
 
     def place(self, at: int) -> tuple[str, int]:
         """(split, row) of a patch."""
-        split = int(np.searchsorted(self.starts, at, side="right")) - 1
-        return self.names[split], int(at - self.starts[split])
+        split = bisect.bisect_right(self.starts, at) - 1
+        return self.names[split], at - self.starts[split]
 
 
 def find_copies(splits: Sequence[tuple[Source, Inspection]]) -> list[Finding]:
@@ -183,7 +192,8 @@ def _compare(
 
 def _orientation(first: NDArray[np.generic], second: NDArray[np.generic], orientations: int) -> int:
     for k in range(orientations):
-        if np.array_equal(oriented(first, k), second):
+        turned = oriented(first, k)
+        if np.array_equal(turned[0], second[0]) and np.array_equal(turned, second):  # the first line settles most
             return k
     return -1
 
