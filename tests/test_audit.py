@@ -451,6 +451,15 @@ def test_missing_things_are_told_apart(tmp_path: Path, official: Path) -> None:
         audit(tmp_path)
 
 
+def test_a_pipe_under_the_name_of_a_small_file_does_not_hang_the_audit(tmp_path: Path, write_split: Write) -> None:
+    write_split(tmp_path / "d", "train", patches(20))
+    os.mkfifo(tmp_path / "d" / official_name("train", "y.h5"))
+    os.mkfifo(tmp_path / "d" / official_name("train", "meta.csv"))
+    result = audit(tmp_path / "d")
+    assert places(result) == {("truncated_file", "train", None)}
+    assert details(result, "truncated_file").count("is no regular file") == 2
+
+
 def test_a_faulty_meta_file_is_named_and_the_rest_audited(tmp_path: Path, official: Path) -> None:
     folder = tmp_path / "d"
     shutil.copytree(official, folder)

@@ -187,13 +187,19 @@ def _from_files(folder: Path, name: SplitName) -> Source:
             chunk=int(x.chunks[0]) if x.chunks else 1,
             x=x_path,
             y=y_path if y_path.exists() else None,
-            meta=meta_path if meta_path.exists() else None,
+            meta=_regular(meta_path, name, findings),
             labels=_labels(y_path, name, n, findings),
             layout={"shape": list(x.shape), "chunks": list(x.chunks) if x.chunks else None, "filters": filters_of(x)},
             findings=findings,
         )
     except DAMAGE as e:
         raise _UnusableError("truncated_file", f"{x_path.name} is damaged ({reason_of(e)})") from None
+
+
+def _regular(path: Path, split: str, findings: list[Finding]) -> Path | None:
+    if path.exists() and not path.is_file():  # a pipe would never end
+        findings.append(Finding("truncated_file", "error", split, None, f"{path.name} is no regular file"))
+    return path if path.is_file() else None
 
 
 def _pixels(path: Path) -> h5py.Dataset:
