@@ -104,7 +104,7 @@ def test_what_is_missing_is_said_in_words_and_as_json(arguments: list[str], tmp_
 
 
 def test_quarantine_makes_pack_exit_with_1(tmp_path: Path, write_split: Callable[..., None]) -> None:
-    x = np.zeros((4, 96, 96, 3), dtype=np.float32)
+    x = np.random.Generator(np.random.Philox(1)).integers(0, 256, (4, 96, 96, 3)).astype(np.float32)
     x[2, 0, 0, 0] = np.nan
     write_split(tmp_path / "d", "train", x, [0, 1, 0, 1])
     done = histoproof("data", "pack", tmp_path / "d", "--out", tmp_path / "s")

@@ -138,6 +138,42 @@ def data_fetch(
     _emit(result, as_json, [f"dataset: {result['out']}", *(f"{f['name']}: {f['status']}" for f in result["files"])])
 
 
+@data.command("audit")
+def data_audit(
+    source: Annotated[Path, typer.Argument(metavar="DIR", help="Official files, or a store.", show_default=False)],
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CSV:COLUMN",
+            help="What must not cross splits; {split} in CSV stands for the split's name. Default: the slides (wsi) in meta.",
+            show_default=False,
+        ),
+    ] = None,
+    near: Annotated[bool, typer.Option("--near", help="Look for near-duplicates as well.")] = False,
+    labels: Annotated[bool, typer.Option("--labels", help="Rank suspicious labels as well.")] = False,
+    checksums: Annotated[
+        bool | None,
+        typer.Option(
+            "--checksums/--no-checksums", help="Every checksum, or none; default: those that may tell something."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to make: audit.json, findings.jsonl.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Which files these are, what is wrong with the patches, what leaks, where the bytes go. Exits with 1 on errors."""
+    from .data.audit import audit, write_audit
+    from .data.audit_report import audit_words
+
+    with bar("patches") as progress:
+        result = audit(source, groups=groups, near=near, suspects=labels, checksums=checksums, progress=progress)
+    if out is not None:
+        write_audit(result, out)
+    lines = audit_words(result, str(out) if out else None)
+    _emit(result, as_json, lines, code=1 if result["errors"] else 0)
+
+
 @data.command("pack")
 def data_pack(
     source: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with the official files.", show_default=False)],
@@ -200,8 +236,7 @@ def data_split(
     kept = f"{by['n']} groups" + (f" ({by['column']})" if by["column"] else " (patches)")
     lines = [
         f"partition: {result['name']} in {store}, from {' and '.join(result['from'])}, {kept}",
-        f"copies kept together: {copies['found']} found, {copies['named_by_findings']} pairs named by findings.jsonl; "
-        f"{copies['groups_joined']} groups joined with others",
+        f"copies kept together: {copies['pairs']} pairs, {copies['groups_joined']} groups joined with others",
     ]
     for part, count in result["parts"].items():
         share = count["positive"] / count["n"]

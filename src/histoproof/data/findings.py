@@ -56,11 +56,19 @@ def has_errors(findings: Iterable[Finding]) -> bool:
 
 
 def quarantine_reasons(findings: Iterable[Finding]) -> dict[tuple[str, int], list[str]]:
-    """{(split, index): kinds} of every patch with a finding of severity error, in the findings' order."""
+    """{(split, index): kinds} of every patch with a finding of severity error, in the findings' order.
+
+    Of a label_conflict both patches: nothing says which of the two labels is wrong.
+    """
     reasons: dict[tuple[str, int], list[str]] = {}
     for finding in findings:
-        if finding.severity == "error" and finding.index is not None:
-            kinds = reasons.setdefault((finding.split, finding.index), [])
+        if finding.severity != "error" or finding.index is None:
+            continue
+        places = [(finding.split, finding.index)]
+        if finding.kind == "label_conflict" and finding.other:
+            places.append((finding.other["split"], finding.other["index"]))
+        for place in places:
+            kinds = reasons.setdefault(place, [])
             if finding.kind not in kinds:
                 kinds.append(finding.kind)
     return reasons

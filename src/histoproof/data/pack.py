@@ -1,7 +1,8 @@
-"""Official files into a store, in one streaming pass over the pixels.
+"""Official files into a store, in one streaming pass over the pixels, with the same eyes as the audit.
 
 What cannot be represented exactly as uint8 (NaN, infinite, outside 0-255, not a whole number) is never silently repaired:
-it becomes a finding, and its patch goes into quarantine.
+it becomes a finding, and its patch goes into quarantine. So do patches without content, copies across splits, and copies
+with contradicting labels.
 """
 
 import csv
@@ -17,10 +18,13 @@ from numpy.typing import NDArray
 from .. import __version__
 from ..errors import DataError
 from ..files import JsonLines, check_space, new_folder, sha256_file, write_json, write_text
+from .copies import find_copies
 from .findings import Finding, has_errors, quarantine_reasons
-from .pcam import PATCH_SHAPE, SourceSplit, find_splits, meta_columns, read_blocks, read_labels, read_meta
-from .pixels import as_uint8, looks_scaled, pixel_findings
+from .inspection import Inspection
+from .pcam import PATCH_SHAPE, SourceSplit, find_splits, meta_columns, read_labels, read_meta
+from .sources import Source, open_source
 from .store import BLOCK_ROWS, FORMAT, NO_LABEL, VERSION, content_sha256
+from .stream import inspect_source, restored, unreadable_findings
 
 __all__ = ["pack"]
 
@@ -28,8 +32,6 @@ Progress = Callable[[int, int], None]
 """Called with (patches done, patches in all)."""
 
 _PATCH_BYTES = int(np.prod(PATCH_SHAPE))
-_READ_ROWS = 256
-"""Patches per read: 28 MB of float32. BLOCK_ROWS is a multiple of it."""
 
 
 def pack(source: Path, out: Path, *, progress: Progress | None = None) -> dict[str, Any]:
@@ -45,11 +47,16 @@ def pack(source: Path, out: Path, *, progress: Progress | None = None) -> dict[s
     findings: list[Finding] = []
     splits: dict[str, Any] = {}
     with new_folder(out, what="store") as folder:
-        done = 0
+        done, seen = 0, []
         for split in sources:
             (folder / split.name).mkdir()
-            splits[split.name] = _pack_split(split, folder / split.name, findings, _offset(progress, done, total))
+            view = open_source(source, split.name)
+            splits[split.name], inspection = _pack_split(
+                split, view, folder / split.name, findings, _offset(progress, done, total)
+            )
+            seen.append((view, inspection))
             done += split.n
+        findings += find_copies(seen)
         quarantine = _quarantine_csv(findings)
         write_text(folder / "quarantine.csv", quarantine)
         for name, _ in quarantine_reasons(findings):
@@ -72,11 +79,14 @@ def pack(source: Path, out: Path, *, progress: Progress | None = None) -> dict[s
     return _report(out, manifest, findings)
 
 
-def _pack_split(source: SourceSplit, folder: Path, findings: list[Finding], progress: Progress) -> dict[str, Any]:
+def _pack_split(
+    source: SourceSplit, view: Source, folder: Path, findings: list[Finding], progress: Progress
+) -> tuple[dict[str, Any], Inspection]:
     labels = _pack_labels(source, folder, findings)
-    images = _pack_images(source, folder / "images.npy", findings, progress)
+    images, seen = _pack_images(view, folder / "images.npy", progress)
+    findings += seen.findings
     positive = None if labels is None else int((np.load(folder / "labels.npy") == 1).sum())
-    return {
+    manifest = {
         "n": source.n,
         "positive": positive,
         "source_dtype": source.dtype,
@@ -84,36 +94,57 @@ def _pack_split(source: SourceSplit, folder: Path, findings: list[Finding], prog
         "labels": labels,
         "quarantined": 0,
     }
+    return manifest, seen
 
 
-def _pack_images(source: SourceSplit, path: Path, findings: list[Finding], progress: Progress) -> dict[str, Any]:
+def _pack_images(source: Source, path: Path, progress: Progress) -> tuple[dict[str, Any], Inspection]:
+    if restored(source) is not None:
+        raise DataError(
+            f"{source.x}: pixels seem to be scaled to 0-1", valid="whole numbers 0-255", next="multiply x by 255"
+        )
     header = io.BytesIO()
     shape = (source.n, *PATCH_SHAPE)
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
-    whole = hashlib.sha256(header.getvalue())
-    block, blocks, inexact = hashlib.sha256(), [], 0
+    whole, blocks = hashlib.sha256(header.getvalue()), _BlockDigests()
+    parts = []
     with path.open("wb") as file:
         file.write(header.getvalue())
-        for start, values in read_blocks(source, _READ_ROWS):
-            if start == 0 and looks_scaled(values):
-                raise DataError(
-                    f"{source.x}: pixels seem to be scaled to 0-1",
-                    valid="whole numbers 0-255",
-                    next="multiply x by 255",
-                )
-            pixels, exact = as_uint8(values)
-            findings.extend(pixel_findings(values, exact, source.name, start))
-            inexact += int((~exact).sum())
-            content = np.ascontiguousarray(pixels).data.cast("B")
+        for piece in inspect_source(source):
+            if piece.unreadable:
+                first = unreadable_findings(source.name, piece.unreadable, piece.reason)[0]
+                raise DataError(f"{source.x}: {first.detail}", next="the file is damaged or cut short: fetch it again")
+            content = piece.pixels.reshape(-1).data
             file.write(content)
             whole.update(content)
-            block.update(content)
-            stop = start + len(pixels)
-            if stop % BLOCK_ROWS == 0 or stop == source.n:
-                blocks.append(block.hexdigest())
-                block = hashlib.sha256()
-            progress(stop, source.n)
-    return {"sha256": whole.hexdigest(), "blocks": blocks, "inexact_patches": inexact}
+            blocks.update(piece.pixels)
+            parts.append(piece.seen)
+            progress(piece.start + len(piece.pixels), source.n)
+    seen = Inspection.join(parts)
+    digests = {"sha256": whole.hexdigest(), "blocks": blocks.close(), "inexact_patches": int((~seen.exact).sum())}
+    return digests, seen
+
+
+class _BlockDigests:
+    """SHA-256 of each BLOCK_ROWS patches, whatever the pieces they come in."""
+
+    def __init__(self) -> None:
+        self._digest, self._rows, self._done = hashlib.sha256(), 0, list[str]()
+
+    def update(self, pixels: NDArray[np.uint8]) -> None:
+        """Take the next patches (n, 96, 96, 3)."""
+        while len(pixels):
+            some, pixels = pixels[: BLOCK_ROWS - self._rows], pixels[BLOCK_ROWS - self._rows :]
+            self._digest.update(some.reshape(-1).data)
+            self._rows += len(some)
+            if self._rows == BLOCK_ROWS:
+                self.close()
+
+    def close(self) -> list[str]:
+        """The digests, that of a shorter last block among them."""
+        if self._rows:
+            self._done.append(self._digest.hexdigest())
+            self._digest, self._rows = hashlib.sha256(), 0
+        return self._done
 
 
 def _pack_labels(source: SourceSplit, folder: Path, findings: list[Finding]) -> dict[str, Any] | None:

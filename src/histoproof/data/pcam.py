@@ -24,12 +24,17 @@ __all__ = [
     "SPLITS",
     "SourceSplit",
     "SplitName",
+    "csv_rows",
+    "dataset",
     "find_splits",
     "meta_columns",
     "official_name",
+    "open_h5",
     "open_split",
     "read_blocks",
+    "read_labels",
     "read_meta",
+    "reason_of",
 ]
 
 SplitName = Literal["train", "valid", "test"]
@@ -96,8 +101,8 @@ def open_split(folder: Path, split: SplitName) -> SourceSplit:
     x_path = folder / official_name(split, "x.h5")
     y_path = folder / official_name(split, "y.h5")
     meta_path = folder / official_name(split, "meta.csv")
-    with _open_h5(x_path) as file:
-        x = _dataset(file, "x", x_path)
+    with open_h5(x_path) as file:
+        x = dataset(file, "x", x_path)
         if x.ndim != 4 or x.shape[1:] != PATCH_SHAPE:
             raise DataError(f"{x_path}: x has shape {x.shape}", valid=f"(N, {', '.join(map(str, PATCH_SHAPE))})")
         if x.dtype not in (np.uint8, np.float32, np.float64):
@@ -106,8 +111,8 @@ def open_split(folder: Path, split: SplitName) -> SourceSplit:
     if n == 0:
         raise DataError(f"{x_path} holds no patches (N = 0)", next="remove the file, or fetch it again")
     if y_path.exists():
-        with _open_h5(y_path) as file:
-            y = _dataset(file, "y", y_path)
+        with open_h5(y_path) as file:
+            y = dataset(file, "y", y_path)
             if y.ndim == 0 or y.shape[0] != n:
                 raise DataError(
                     f"{split}: x holds {n} patches, y holds {y.shape[0] if y.ndim else 0} labels ({y_path.name})",
@@ -131,15 +136,15 @@ def open_split(folder: Path, split: SplitName) -> SourceSplit:
 
 def read_blocks(source: SourceSplit, rows: int) -> Iterator[tuple[int, NDArray[np.generic]]]:
     """(first row, pixels of up to `rows` patches), in order; one block is in memory at a time. Raises DataError."""
-    with _open_h5(source.x) as file:
-        x = _dataset(file, "x", source.x)
+    with open_h5(source.x) as file:
+        x = dataset(file, "x", source.x)
         for start in range(0, source.n, rows):
             stop = min(start + rows, source.n)
             try:
                 block = x[start:stop]
             except OSError as e:
                 raise DataError(
-                    f"{source.x}: patches {start} to {stop - 1} cannot be read ({_reason(e)})",
+                    f"{source.x}: patches {start} to {stop - 1} cannot be read ({reason_of(e)})",
                     next="the file is damaged or cut short: fetch it again",
                 ) from None
             yield start, block
@@ -149,26 +154,26 @@ def read_labels(source: SourceSplit) -> NDArray[np.float64] | None:
     """Labels as stored, shape (N,), in float64 so that no value is lost; None without a y file. Raises DataError."""
     if source.y is None:
         return None
-    with _open_h5(source.y) as file:
+    with open_h5(source.y) as file:
         try:
-            return np.asarray(_dataset(file, "y", source.y)[...], dtype=np.float64).reshape(-1)
+            return np.asarray(dataset(file, "y", source.y)[...], dtype=np.float64).reshape(-1)
         except OSError as e:
             raise DataError(
-                f"{source.y}: labels cannot be read ({_reason(e)})",
+                f"{source.y}: labels cannot be read ({reason_of(e)})",
                 next="the file is damaged or cut short: fetch it again",
             ) from None
 
 
 def meta_columns(path: Path) -> list[str]:
     """The named columns of a meta CSV. Raises DataError."""
-    with _csv_rows(path) as reader:
+    with csv_rows(path) as reader:
         return [c for c in reader.fieldnames or () if c]
 
 
 def read_meta(path: Path, n: int) -> Iterator[dict[str, str]]:
     """The rows of a meta CSV, as text, one after the other. Raises DataError unless there are exactly n."""
     count = 0
-    with _csv_rows(path) as reader:
+    with csv_rows(path) as reader:
         for row in reader:
             count += 1
             yield row
@@ -177,7 +182,8 @@ def read_meta(path: Path, n: int) -> Iterator[dict[str, str]]:
 
 
 @contextmanager
-def _csv_rows(path: Path) -> Iterator["csv.DictReader[str]"]:
+def csv_rows(path: Path) -> Iterator["csv.DictReader[str]"]:
+    """The rows of a CSV, as they are iterated over. Raises DataError for a file that cannot be read, also in the middle."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             yield csv.DictReader(file)
@@ -185,7 +191,8 @@ def _csv_rows(path: Path) -> Iterator["csv.DictReader[str]"]:
         raise DataError(f"{path} is not a readable CSV: {e}") from None
 
 
-def _open_h5(path: Path) -> h5py.File:
+def open_h5(path: Path) -> h5py.File:
+    """An HDF5 file, open for reading. Raises DataError for what is none."""
     try:
         return h5py.File(path, "r")
     except FileNotFoundError:
@@ -193,12 +200,13 @@ def _open_h5(path: Path) -> h5py.File:
     except OSError as e:
         size = path.stat().st_size if path.exists() else 0
         raise DataError(
-            f"{path} is no readable HDF5 file of {size} bytes ({_reason(e)})",
+            f"{path} is no readable HDF5 file of {size} bytes ({reason_of(e)})",
             next="it may be cut short, still compressed (.gz), or something else under that name: fetch it again",
         ) from None
 
 
-def _dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
+def dataset(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
+    """A dataset of an HDF5 file by its name. Raises DataError where there is none."""
     try:
         found = file[name]
     except (KeyError, OSError, RuntimeError):
@@ -217,7 +225,7 @@ def _names(file: h5py.File) -> list[str]:
         return []
 
 
-def _reason(e: Exception) -> str:
+def reason_of(e: Exception) -> str:
     """The last, telling part of h5py's message, in one line."""
     text = " ".join(str(e).split())
     return text if len(text) <= 160 else text[:157] + "..."

@@ -7,9 +7,11 @@ from numpy.typing import NDArray
 
 from .findings import Finding
 
-__all__ = ["as_uint8", "looks_scaled", "pixel_findings"]
+__all__ = ["as_float64", "as_uint8", "looks_scaled", "narrow", "pixel_findings"]
 
 _AXES = (1, 2, 3)
+_SLICE = 16
+"""Patches narrowed at once: what fits the cache."""
 
 
 def as_uint8(block: NDArray[np.generic]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
@@ -19,10 +21,30 @@ def as_uint8(block: NDArray[np.generic]) -> tuple[NDArray[np.uint8], NDArray[np.
     """
     if block.dtype == np.uint8:
         return np.asarray(block, dtype=np.uint8), np.ones(len(block), dtype=np.bool_)
-    with np.errstate(invalid="ignore"):  # NaN compares false below, which is what we want to see
-        nearest = np.rint(np.clip(np.nan_to_num(block, nan=0.0, posinf=255.0, neginf=0.0), 0, 255))
-        exact: NDArray[np.bool_] = (nearest == block).all(axis=_AXES)
-    return nearest.astype(np.uint8), exact
+    pixels, exact = np.empty(block.shape, np.uint8), np.empty(len(block), np.bool_)
+    for first in range(0, len(block), _SLICE):
+        part = slice(first, first + _SLICE)
+        exact[part] = narrow(block[part], pixels[part])
+    return pixels, exact
+
+
+def narrow(block: NDArray[np.generic], pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """As `as_uint8`, for a few patches at once, of any dtype but uint8: writes `pixels`, returns `exact`."""
+    with np.errstate(
+        invalid="ignore", over="ignore"
+    ):  # what a cast makes of NaN or 1e5 is not the value, and so is seen
+        np.copyto(pixels, block, casting="unsafe")
+        exact: NDArray[np.bool_] = (pixels == block).all(axis=_AXES)
+    if not exact.all():
+        values = np.nan_to_num(as_float64(block[~exact]), nan=0.0, posinf=255.0, neginf=0.0)
+        pixels[~exact] = np.rint(np.clip(values, 0, 255))
+    return exact
+
+
+def as_float64(values: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Any real values in float64, signalling NaNs among them without a warning."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(values, dtype=np.float64)
 
 
 def pixel_findings(block: NDArray[np.generic], exact: NDArray[np.bool_], split: str, start: int) -> Iterator[Finding]:
@@ -31,7 +53,7 @@ def pixel_findings(block: NDArray[np.generic], exact: NDArray[np.bool_], split: 
     `start` is the row of the block's first patch. A patch may have several kinds.
     """
     for row in np.flatnonzero(~exact):
-        values = np.asarray(block[row], dtype=np.float64)
+        values = as_float64(block[row])
         finite = values[np.isfinite(values)]
         outside = finite[(finite < 0) | (finite > 255)]
         inside = finite[(finite >= 0) & (finite <= 255)]
@@ -52,7 +74,7 @@ def looks_scaled(block: NDArray[np.generic]) -> bool:
     """Whether a float block seems to hold pixels already divided by 255: all within 0-1, and not all whole numbers."""
     if block.dtype.kind != "f" or not block.size:
         return False
-    values = np.asarray(block, dtype=np.float64)
+    values = as_float64(block)
     finite = values[np.isfinite(values)]
     return bool(finite.size and finite.min() >= 0 and finite.max() <= 1 and (finite != np.rint(finite)).any())
 

@@ -17,7 +17,6 @@ from ..config import DEFAULT_GROUPS, GroupsConfig
 from ..errors import DataError, SealedError
 from ..files import read_lines, sha256_file
 from . import balance
-from .copies import find_copies
 from .groups import pooled_labels
 from .partition import check_name, part_rows, pool, write_partition
 from .pcam import SPLITS, SplitName
@@ -189,7 +188,7 @@ def _groups(
 
 def _pool(store: Store, splits: tuple[Split, ...], labels: NDArray[np.str_] | None) -> tuple[_Pool, dict[str, int]]:
     """The patches with their groups, copies joined; and how much was joined."""
-    images, targets, quarantined = pool(splits)
+    _, targets, quarantined = pool(splits)
     usable = part_rows(targets, quarantined, "exclude")
     if not len(usable):
         raise DataError(f"{store.path} has no patch with a label outside quarantine", next="read its findings.jsonl")
@@ -197,27 +196,28 @@ def _pool(store: Store, splits: tuple[Split, ...], labels: NDArray[np.str_] | No
         group = np.arange(len(targets), dtype=np.int64)
     else:
         group = np.unique(labels, return_inverse=True)[1].astype(np.int64)
-    pairs, blank = find_copies(images)
-    named = _named_pairs(store, splits, blank)
+    pairs = _copies(store, splits)
     before = len(np.unique(group))
-    group = _joined(group, np.concatenate([pairs, named]))
+    group = _joined(group, pairs)
     first = np.unique(group, return_index=True)[1]
     names = [str(index) for index in first] if labels is None else [str(labels[index]) for index in first]
     joined = before - (int(group.max()) + 1)
     return _Pool(store, splits, targets, usable, group, names), {
-        "found": len(pairs),
-        "named_by_findings": len(named),
+        "pairs": len(pairs),
         "groups_joined": joined,
     }
 
 
-def _named_pairs(store: Store, splits: Sequence[Split], blank: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """(M, 2) pooled indices of the pairs that findings.jsonl names. Patches of one colour, black or white tie nothing together:
-    they are alike on every slide, and would join all of them."""
+def _copies(store: Store, splits: Sequence[Split]) -> NDArray[np.int64]:
+    """(M, 2) pooled indices of the copies that packing found. Black and white patches tie nothing together: they are alike on
+    every slide, and would join all of them."""
     starts = np.cumsum([0, *(len(s) for s in splits)]).tolist()
     offsets: dict[str, int] = {s.name: start for s, start in zip(splits, starts, strict=False)}
     path = store.path / "findings.jsonl"
-    empty, named = set(np.flatnonzero(blank).tolist()), []
+    if not path.is_file():
+        raise DataError(f"{path} is missing: it says which patches are copies", next="pack the official files again")
+    empty: set[int] = set()
+    named: set[tuple[int, int]] = set()
     try:
         for line in read_lines(path):
             ends = [line, line.get("other") or {"split": None}]
@@ -226,10 +226,11 @@ def _named_pairs(store: Store, splits: Sequence[Split], blank: NDArray[np.bool_]
             if line["kind"] in _BLANK:
                 empty.add(offsets[line["split"]] + line["index"])
             elif line["kind"] in _PAIRS:
-                named.append([offsets[end["split"]] + end["index"] for end in ends])
+                one, other = sorted(offsets[end["split"]] + end["index"] for end in ends)
+                named.add((one, other))
     except (KeyError, TypeError, AttributeError) as e:
         raise DataError(f"{path} is damaged: {type(e).__name__} {e}", next="pack the official files again") from None
-    pairs = np.array([pair for pair in named if not empty & set(pair)], dtype=np.int64).reshape(-1, 2)
+    pairs = np.array([pair for pair in sorted(named) if not empty & set(pair)], dtype=np.int64).reshape(-1, 2)
     if pairs.size and not (pairs.min() >= 0 and pairs.max() < starts[-1]):
         raise DataError(f"{path} names a patch that there is not", next="pack the official files again")
     return pairs
