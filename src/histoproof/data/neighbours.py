@@ -23,7 +23,7 @@ MAX_MISMATCH = 0.1
 """Share of a sketch that shift and brightness may leave unexplained; 99.8 % of the copies of tissue are below 0.04."""
 _NEAREST = 12  # neighbours asked for, in each orientation
 _FLAT = 20_000
-_PROBES = 24
+_PROBES = 16
 _QUERIES = 4096  # at once
 
 
@@ -112,7 +112,7 @@ def _index(patterns: NDArray[np.float32]) -> Any:
     faiss.omp_set_num_threads(1)
     try:
         index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, cells, faiss.METRIC_INNER_PRODUCT)
-        index.cp.seed, index.cp.niter = 42, 8
+        index.cp.seed, index.cp.niter, index.cp.min_points_per_centroid = 42, 8, 1
         index.train(patterns[:: max(1, n // (40 * cells))])
     finally:
         faiss.omp_set_num_threads(threads)
