@@ -148,18 +148,18 @@ class _Search:
 
     def trace_back(self) -> None:
         """Where a patch nearly is one that itself nearly is an earlier one, see whether it is nearly that one too."""
-        moved = True
-        while moved:
-            tries = []
+        tried = set(self.refused)
+        while True:
+            pairs = []
             for later, verdict in sorted(self.verdicts.items()):
                 further = self.verdicts.get(verdict.earlier)
-                if further and not verdict.equal and (further.earlier, later) not in self.refused:
-                    tries.append((further.earlier, later))
-            known = len(tries) and [
-                (*pair, t) for pair, t in zip(tries, self._orientations(tries), strict=True) if t >= 0
-            ]
-            self.refused.update(tries)  # each is tried once
-            moved = bool(known) and self._try(known or [])
+                if further and not verdict.equal and (further.earlier, later) not in tried:
+                    pairs.append((further.earlier, later))
+            if not pairs:
+                return
+            tried.update(pairs)
+            fitting = [(*pair, t) for pair, t in zip(pairs, self._orientations(pairs), strict=True) if t >= 0]
+            self._try(fitting)
 
     def pairs(self) -> Iterator[NearPair]:
         """What was found, without the patches that are equal."""
@@ -176,9 +176,8 @@ class _Search:
         )
         return np.where(misfit.min(0) <= MAX_MISMATCH, misfit.argmin(0), -1)
 
-    def _try(self, tries: list[tuple[int, int, int]]) -> bool:
-        """Lay pairs (earlier, later, orientation) over each other; keep what holds. Whether any did."""
-        held = False
+    def _try(self, tries: list[tuple[int, int, int]]) -> None:
+        """Lay pairs (earlier, later, orientation) over each other; keep what holds."""
         for start in range(0, len(tries), _PAIRS):
             batch = tries[start : start + _PAIRS]
             earlier, later, orientation = np.array(batch, dtype=np.int64).T
@@ -192,11 +191,9 @@ class _Search:
                 if not (seen.same[k] or seen.equal[k]):
                     self.refused.add((before, after))
                     continue
-                held = True
                 shift = int(seen.down[k]), int(seen.right[k])
                 words = _words(t, shift, float(seen.brightness[k]), float(seen.difference[k]))
                 self.verdicts[after] = _Verdict(before, bool(seen.equal[k]), float(seen.similarity[k]), words)
-        return held
 
     def _pixels(self, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
         """The patches of sorted sketch numbers, each split's read at once."""

@@ -19,7 +19,7 @@ __all__ = ["MAX_MISMATCH", "MIN_COSINE", "Candidates", "check_faiss", "neighbour
 
 MIN_COSINE = 0.7
 """Of two sketches: copies shifted by 2 px both ways reach 0.75 and more."""
-MAX_MISMATCH = 0.1
+MAX_MISMATCH = 0.06
 """Share of a sketch that shift and brightness may leave unexplained; 99.8 % of the copies of tissue are below 0.04."""
 _NEAREST = 12  # neighbours asked for, in each orientation
 _FLAT = 20_000
