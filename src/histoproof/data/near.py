@@ -6,6 +6,8 @@ what is left is read again and laid over each other at full resolution (overlay.
 
 The glass rule: patches without structure are all alike and are never a pair. A patch must vary by MIN_RELIEF grey levels in
 the large and by MIN_TEXTURE in the small, and the alikeness must be in the small.
+
+Neighbouring tissue is no near-duplicate: genuine patches lie on a grid of 16 px and many overlap, farther apart than MAX_SHIFT.
 """
 
 from collections.abc import Callable, Collection, Iterator
