@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from .findings import Finding
 from .inspection import Inspection
+from .near import NearIndex, near_findings
+from .pixels import as_uint8
 from .sources import Source
 
 __all__ = ["Extra", "near_extra", "suspects_extra"]
@@ -28,9 +30,36 @@ class Extra(Protocol):
         """What it found, given what the audit saw of every patch and `found` so far (copies among it)."""
 
 
-def near_extra() -> Extra | None:
-    """Near-duplicates; None where this version has none."""
-    return None
+class _Near:
+    rule = (
+        "the same patch re-encoded, brighter or darker, shifted by up to 2 px, blurred or noisy, also turned; patches without "
+        "structure (glass) are left out"
+    )
+
+    def __init__(self) -> None:
+        self._index = NearIndex()
+
+    def take(self, source: Source, start: int, pixels: NDArray[np.uint8]) -> None:
+        self._index.add(source.name, start, pixels)
+
+    def findings(self, sources: list[Source], seen: dict[str, Inspection], found: list[Finding]) -> list[Finding]:
+        by_name = {source.name: source for source in sources}
+        # All copies but one of each set: every finding of these kinds points to another copy, and the last to none.
+        copies = {
+            (f.split, f.index)
+            for f in found
+            if f.kind in ("duplicate", "cross_split_duplicate") and f.index is not None
+        }
+
+        def read(split: str, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+            return as_uint8(by_name[split].rows(rows))[0].copy()  # type: ignore[index]
+
+        return list(near_findings(self._index.pairs(read, exclude=copies)))
+
+
+def near_extra() -> Extra:
+    """Near-duplicates. Raises DataError where faiss is not installed."""
+    return _Near()
 
 
 def suspects_extra() -> Extra | None:
