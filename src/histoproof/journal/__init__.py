@@ -35,7 +35,7 @@ def journal(paths: Sequence[Path], out: Path, *, lang: Language = "en") -> dict[
         "warnings": [warning for run in evidence for warning in run.warnings],
         "studies": [str(study.path) for study in studies],
         "audits": [str(audit.path) for audit in audits],
-        "problems": [problem for found in (*audits, *evidence, *studies) for problem in found.problems],
+        "problems": [problem for part in (audits, evidence, studies) for found in part for problem in found.problems],
     }
 
 

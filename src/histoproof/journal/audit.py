@@ -267,6 +267,7 @@ def _patch(source: Source | None, index: int) -> NDArray[np.uint8] | None:
     if source is None or not 0 <= index < source.n:
         return None
     try:
-        return as_uint8(source.read(index, index + 1))[0][0]
+        pixels, _ = as_uint8(source.read(index, index + 1))
     except DAMAGE:
         return None
+    return np.asarray(pixels[0])

@@ -76,7 +76,7 @@ def write_pages(
     write_text(out / "journal.md", _tidy(templates.get_template("page.md.j2").render(context)))
     for name, png in assets.items():
         write_bytes(out / name, png)
-    read = [path for found in (*audits, *runs, *studies) for path in found.files]
+    read = [path for part in (audits, runs, studies) for found in part for path in found.files]
     evidence = {str(path.absolute()): sha256_file(path) for path in read}
     write_json(out / "journal.json", {"histoproof": __version__, "lang": lang, "files": names, "evidence": evidence})
     return names
@@ -157,10 +157,17 @@ def _doses(studies: Sequence[DoseEvidence], words: dict[str, Any], assets: dict[
 
 
 def _audits(audits: Sequence[AuditEvidence], words: dict[str, Any], assets: dict[str, bytes]) -> list[dict[str, Any]]:
-    """The audits with their galleries; `gallery` is "shown", "none" (no patch has a finding) or "gone" (the folder is). Their PNGs are added to `assets`."""
+    """The audits with their galleries; `gallery` is "shown", "none" (no patch has a finding) or "gone" (the folder is). Their
+    PNGs are added to `assets`."""
     found = []
     for number, audit in enumerate(audits, start=1):
-        section = {"audit": audit, "svg": None, "png": None, "gallery": None, "evidence": _digests(audit.files)}
+        section: dict[str, Any] = {
+            "audit": audit,
+            "svg": None,
+            "png": None,
+            "gallery": None,
+            "evidence": _digests(audit.files),
+        }
         try:
             rows = audit_patches(audit)
         except DataError:
