@@ -21,6 +21,8 @@ from .audited import Audited, Found, read_audited
 __all__ = ["AuditEvidence", "Group", "audit_gallery", "audit_patches", "is_audit", "read_audit"]
 
 _ACROSS, _SHOWN = 6, 6
+_LEFT, _STEP, _SIDE = 1.5, 1.25, 1.02
+"""Inches of the gallery: for the names, from patch to patch, and a patch's side."""
 _INK, _RED, _GREY = "#20242c", "#b3261e", "#8a8f98"
 _LEAKS = ("same", "turned", "near", "conflict", "group")
 
@@ -227,23 +229,26 @@ def audit_patches(evidence: AuditEvidence) -> list[Row]:
 
 def audit_gallery(rows: list[Row], words: dict[str, Any]) -> Figure:
     """A row of patches for each kind of finding, pairs side by side."""
-    figure = Figure(figsize=(9.2, 1.34 * len(rows) + 0.1), layout="constrained")
-    grid = figure.subplots(len(rows), _ACROSS + 1, squeeze=False, width_ratios=[1.45] + [1] * _ACROSS)
-    for across, (group, patches) in zip(grid, rows, strict=True):
-        for axes in across:
-            axes.set(xticks=[], yticks=[])
-            axes.grid(visible=False)
-            axes.spines[:].set_visible(False)
+    height = _STEP * len(rows)
+    figure = Figure(figsize=(_LEFT + _STEP * _ACROSS, height))
+    for down, (group, patches) in enumerate(rows):
+        bottom = height - _STEP * (down + 1)
         label = f"{group.kind}\n{words['severity'][group.severity]}"
         colour = _RED if group.severity == "error" else _INK
-        across[0].text(0, 0.5, label, transform=across[0].transAxes, va="center", fontsize=8, color=colour)
-        for axes, (name, pixels) in zip(across[1:], patches, strict=False):
+        figure.text(0.01, (bottom + 0.6 * _STEP) / height, label, va="center", fontsize=8, color=colour)
+        for across, (name, pixels) in enumerate(patches):
+            # placed by hand: a layout engine takes seconds for so many
+            left, low = _LEFT + _STEP * across, bottom + _STEP - _SIDE - 0.02
+            width, tall = figure.get_size_inches()
+            axes = figure.add_axes((left / width, low / tall, _SIDE / width, _SIDE / tall))
+            axes.set(xticks=[], yticks=[])
+            axes.grid(visible=False)
+            axes.spines[:].set_visible(pixels is not None)
             axes.set_xlabel(name, fontsize=7.5, labelpad=2)
             if pixels is None:
                 axes.text(0.5, 0.5, words["audit_unreadable"], ha="center", va="center", fontsize=7, color=_GREY)
             else:
                 axes.imshow(pixels)
-                axes.spines[:].set_visible(True)
     return figure
 
 
@@ -256,7 +261,7 @@ def _places(group: Group) -> list[tuple[str, int, str]]:
         mine = [(finding.split, finding.index, f"{finding.split} {finding.index}")]
         other = finding.other
         if other is not None and other.index is not None:
-            mine.append((other.split, other.index, f"= {other.split} {other.index}"))
+            mine.append((other.split, other.index, f"\N{LEFT RIGHT ARROW} {other.split} {other.index}"))
         if len(places) + len(mine) > _ACROSS:
             break
         places += mine
