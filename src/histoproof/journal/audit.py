@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from ..data.findings import Finding, quarantine_reasons
@@ -229,26 +230,26 @@ def audit_patches(evidence: AuditEvidence) -> list[Row]:
 
 def audit_gallery(rows: list[Row], words: dict[str, Any]) -> Figure:
     """A row of patches for each kind of finding, pairs side by side."""
-    height = _STEP * len(rows)
-    figure = Figure(figsize=(_LEFT + _STEP * _ACROSS, height))
+    width, height = _LEFT + _STEP * _ACROSS, _STEP * len(rows)
+    figure = Figure(figsize=(width, height))
+    # One pair of axes, in inches: a layout engine, or axes for each patch, take seconds for a gallery of many rows.
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
     for down, (group, patches) in enumerate(rows):
-        bottom = height - _STEP * (down + 1)
+        top = _STEP * down + 0.03
         label = f"{group.kind}\n{words['severity'][group.severity]}"
         colour = _RED if group.severity == "error" else _INK
-        figure.text(0.01, (bottom + 0.6 * _STEP) / height, label, va="center", fontsize=8, color=colour)
+        axes.text(0.05, top + _SIDE / 2, label, va="center", fontsize=8, color=colour)
         for across, (name, pixels) in enumerate(patches):
-            # placed by hand: a layout engine takes seconds for so many
-            left, low = _LEFT + _STEP * across, bottom + _STEP - _SIDE - 0.02
-            width, tall = figure.get_size_inches()
-            axes = figure.add_axes((left / width, low / tall, _SIDE / width, _SIDE / tall))
-            axes.set(xticks=[], yticks=[])
-            axes.grid(visible=False)
-            axes.spines[:].set_visible(pixels is not None)
-            axes.set_xlabel(name, fontsize=7.5, labelpad=2)
-            if pixels is None:
-                axes.text(0.5, 0.5, words["audit_unreadable"], ha="center", va="center", fontsize=7, color=_GREY)
+            left = _LEFT + _STEP * across
+            axes.text(left + _SIDE / 2, top + _SIDE + 0.04, name, ha="center", va="top", fontsize=7.5)
+            if pixels is not None:
+                axes.imshow(pixels, extent=(left, left + _SIDE, top + _SIDE, top), aspect="auto")
             else:
-                axes.imshow(pixels)
+                place = (left + _SIDE / 2, top + _SIDE / 2)
+                axes.text(*place, words["audit_unreadable"], ha="center", va="center", fontsize=7, color=_GREY)
+            axes.add_patch(Rectangle((left, top), _SIDE, _SIDE, fill=False, edgecolor=_GREY, linewidth=0.8))
+    axes.set(xlim=(0, width), ylim=(height, 0))
     return figure
 
 
