@@ -453,7 +453,9 @@ def predict(
 
 @app.command()
 def journal(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Run folders.", show_default=False)],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="Folders of runs, audits and studies.", show_default=False)
+    ],
     out: Annotated[Path, typer.Option(help="Folder to write.", show_default=False)],
     lang: Annotated[Literal["en", "nl"], typer.Option(help="Language.")] = "en",
     check: Annotated[

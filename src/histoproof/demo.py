@@ -1,4 +1,4 @@
-"""The whole chain on synthetic patches: synth, pack, train, evaluate, predict, journal. Each step is the public function."""
+"""The whole chain on synthetic patches: synth, audit, pack, train, evaluate, predict, journal, each a public function."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from PIL import Image
 
+from .data.audit import audit, write_audit
 from .data.pack import pack
 from .data.store import open_store
 from .data.synth import synth
@@ -21,30 +22,33 @@ _TRAIN, _VALID, _TEST = 1536, 384, 384
 
 
 def demo(out: Path, *, lang: Literal["en", "nl"] = "en", say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
-    """Run the chain in a new folder `out`; `say` gets a line a step. Returns {"journal", "run", "store", "best", ...}.
+    """Run the chain in a new folder `out`; `say` gets a line a step. Returns {"journal", "audit", "run", "store", "best", ...}.
 
     Raises OutputError if `out` exists and is not empty.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{out} exists already", next=f"give another --out, or remove {out}")
-    official, store, run = out / "official", out / "store", out / "run"
-    say(f"1/6 {_TRAIN + _VALID + _TEST} synthetic patches in the official files: {official}")
+    official, audited, store, run = (out / name for name in ("official", "audit", "store", "run"))
+    say(f"1/7 {_TRAIN + _VALID + _TEST} synthetic patches in the official files: {official}")
     synth(official, train=_TRAIN, valid=_VALID, test=_TEST)
-    say(f"2/6 pack them into a store: {store}")
+    say(f"2/7 audit them: {audited}")
+    write_audit(audit(official), audited)
+    say(f"3/7 pack them into a store: {store}")
     packed = pack(official, store)
-    say(f"3/6 train a small CNN: {run}")
+    say(f"4/7 train a small CNN: {run}")
     trained = train(shipped_config("demo"), [f"data.store={store}"], out=run)
     if trained["status"] == "stopped":
         raise RunError("the demo was stopped while training", next=f"go on with `histoproof train --resume {run}`")
-    say("4/6 evaluate it on valid")
+    say("5/7 evaluate it on valid")
     scores = evaluate(run)
     images = _some_images(store, out / "images")
-    say(f"5/6 predict on images: {images}")
+    say(f"6/7 predict on images: {images}")
     predictions = predict(run, [images])
-    say(f"6/6 write the journal: {out / 'journal'}")
-    written = journal([run], out / "journal", lang=lang)
+    say(f"7/7 write the journal: {out / 'journal'}")
+    written = journal([audited, run], out / "journal", lang=lang)
     return {
         "journal": written["journal"],
+        "audit": str(audited),
         "run": str(run),
         "store": packed["store"],
         "best": trained["best"],

@@ -56,9 +56,10 @@ def audit(
     (`wsi`) where meta has them. `near` and `suspects` add near-duplicates and suspicious labels. `checksums`: None takes those
     that are worth it, True all, False none.
 
-    Returns {"folder", "kind": "official files" | "store", "splits": {name: {"n", "positive", "dtype", "bytes", "shape",
-    "chunks", "filters", "quarantined", "groups", "is"}}, "findings": [as JSON, errors first],
-    "files": [{"name", "bytes", "split", "md5", "is"}], "size" (see `size.size_table`), "checks": [{"what", "done", "rule"}],
+    Returns {"folder" (absolute), "kind": "official files" | "store", "options": {"groups", "near", "labels", "checksums"},
+    "splits": {name: {"n", "positive", "dtype", "bytes", "shape", "chunks", "filters", "quarantined", "groups", "is"}},
+    "findings": [as JSON, errors first], "files": [{"name", "bytes", "split", "md5", "is"}],
+    "size" (see `size.size_table`), "checks": [{"what", "done", "rule"}],
     "errors": bool}. Raises DataError where nothing can be audited.
     """
     sources, opened, store = open_sources(folder)
@@ -92,8 +93,9 @@ def audit(
     size = size_table(sources)
     found = _ordered(findings)
     return {
-        "folder": str(folder),
+        "folder": str(folder.absolute()),
         "kind": "store" if store else "official files",
+        "options": {"groups": groups, "near": near, "labels": suspects, "checksums": checksums},
         "splits": {source.name: _describe(source, size, files, grouped) for source in sources},
         "findings": [finding.as_json() for finding in found],
         "files": files,

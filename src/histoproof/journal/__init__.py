@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from ..errors import DataError, OutputError
 from ..files import read_json, sha256_file
+from .audit import AuditEvidence, is_audit, read_audit
 from .dose import DoseEvidence, is_dose, read_dose
 from .evidence import RunEvidence, read_evidence
 from .page import write_pages
@@ -19,13 +20,13 @@ Language = Literal["en", "nl"]
 def journal(paths: Sequence[Path], out: Path, *, lang: Language = "en") -> dict[str, Any]:
     """Write journal.html, journal.md, assets/ and journal.json (the evidence with its digests) into `out`.
 
-    `paths` are run folders, finished or not, and folders of dose-response studies. An earlier journal in `out` is replaced
-    file by file. Returns {"journal",
-    "markdown", "runs", "studies", "warnings", "problems"}. Raises RunError or DataError for a path that is no run.
+    `paths` are run folders, finished or not, and folders of audits and of dose-response studies; audits come first on the page.
+    An earlier journal in `out` is replaced file by file. Returns {"journal", "markdown", "files", "runs", "audits", "studies",
+    "warnings", "problems"}. Raises RunError or DataError for a path that is no run.
     """
     _check_place(paths, out)
-    evidence, studies = _read(paths)
-    files = write_pages(evidence, out, lang, studies)
+    evidence, studies, audits = _read(paths)
+    files = write_pages(evidence, out, lang, studies, audits)
     return {
         "journal": str(out / "journal.html"),
         "markdown": str(out / "journal.md"),
@@ -33,7 +34,8 @@ def journal(paths: Sequence[Path], out: Path, *, lang: Language = "en") -> dict[
         "runs": [str(run.path) for run in evidence],
         "warnings": [warning for run in evidence for warning in run.warnings],
         "studies": [str(study.path) for study in studies],
-        "problems": [p for run in evidence for p in run.problems] + [p for study in studies for p in study.problems],
+        "audits": [str(audit.path) for audit in audits],
+        "problems": [problem for part in (audits, evidence, studies) for found in part for problem in found.problems],
     }
 
 
@@ -47,8 +49,8 @@ def check(paths: Sequence[Path], out: Path) -> dict[str, Any]:
         raise DataError(f"{out / 'journal.json'} is damaged", next="write the journal again")
     problems, lang = _changed_evidence(recorded), recorded["lang"]
     with tempfile.TemporaryDirectory() as fresh:
-        evidence, studies = _read(paths)
-        for name in write_pages(evidence, Path(fresh), lang, studies):
+        evidence, studies, audits = _read(paths)
+        for name in write_pages(evidence, Path(fresh), lang, studies, audits):
             theirs = out / name
             if not theirs.is_file():
                 problems.append(f"{theirs} is missing")
@@ -66,10 +68,11 @@ def _check_place(paths: Sequence[Path], out: Path) -> None:
             raise OutputError(f"{out} lies within {path}, its own evidence", next="give another folder with --out")
 
 
-def _read(paths: Sequence[Path]) -> tuple[list[RunEvidence], list[DoseEvidence]]:
+def _read(paths: Sequence[Path]) -> tuple[list[RunEvidence], list[DoseEvidence], list[AuditEvidence]]:
     return (
-        [read_evidence(path) for path in paths if not is_dose(path)],
+        [read_evidence(path) for path in paths if not is_dose(path) and not is_audit(path)],
         [read_dose(path) for path in paths if is_dose(path)],
+        [read_audit(path) for path in paths if is_audit(path)],
     )
 
 

@@ -15,11 +15,14 @@ from matplotlib.figure import Figure
 from .. import __version__
 from ..data.partition import open_part
 from ..data.store import open_store
+from ..errors import DataError
 from ..files import sha256_file, write_bytes, write_json, write_text
 from ..yamlfile import parse_value
 from . import figures
+from .audit import AuditEvidence, audit_gallery, audit_patches
 from .dose import DoseEvidence, dose_figure
 from .evidence import RunEvidence
+from .translate import translator
 
 __all__ = ["write_pages"]
 
@@ -39,7 +42,13 @@ _METRICS = (
 )
 
 
-def write_pages(runs: Sequence[RunEvidence], out: Path, lang: str, studies: Sequence[DoseEvidence] = ()) -> list[str]:
+def write_pages(
+    runs: Sequence[RunEvidence],
+    out: Path,
+    lang: str,
+    studies: Sequence[DoseEvidence] = (),
+    audits: Sequence[AuditEvidence] = (),
+) -> list[str]:
     """Write the journal's files into `out`; returns their names relative to it."""
     words = _words(lang)
     sections: list[dict[str, Any]] = []
@@ -54,19 +63,20 @@ def write_pages(runs: Sequence[RunEvidence], out: Path, lang: str, studies: Sequ
     doses = _doses(studies, words["figure"], assets)
     context = {
         "runs": sections,
+        "audits": _audits(audits, words["figure"], assets),
         "doses": doses,
         "words": words,
         "lang": lang,
         "version": __version__,
         "metrics": _METRICS,
     }
-    templates = _templates(lang)
+    templates = _templates(lang, words)
     names = ["journal.html", "journal.md", *assets]
     write_text(out / "journal.html", templates.get_template("page.html.j2").render(context))
     write_text(out / "journal.md", _tidy(templates.get_template("page.md.j2").render(context)))
     for name, png in assets.items():
         write_bytes(out / name, png)
-    read = [path for run in runs for path in run.files] + [path for study in studies for path in study.files]
+    read = [path for part in (audits, runs, studies) for found in part for path in found.files]
     evidence = {str(path.absolute()): sha256_file(path) for path in read}
     write_json(out / "journal.json", {"histoproof": __version__, "lang": lang, "files": names, "evidence": evidence})
     return names
@@ -102,7 +112,7 @@ def _section(run: RunEvidence, svgs: dict[str, Markup], pngs: dict[str, str]) ->
         else shlex.join(["histoproof", "data", "pack", manifest["source"]["folder"], "--out", str(run.store)]),
         "partition": None if manifest is None else _partition(run, manifest),
         "commands": {split: _evaluate_command(run, found) for split, found in run.evaluations.items()},
-        "evidence": {str(path): sha256_file(path) for path in run.files},
+        "evidence": _digests(run.files),
         "source_bytes": None if manifest is None else _source_bytes(manifest),
     }
 
@@ -146,6 +156,37 @@ def _doses(studies: Sequence[DoseEvidence], words: dict[str, Any], assets: dict[
     return found
 
 
+def _audits(audits: Sequence[AuditEvidence], words: dict[str, Any], assets: dict[str, bytes]) -> list[dict[str, Any]]:
+    """The audits with their galleries; `gallery` is "shown", "none" (no patch has a finding) or "gone" (the folder is). Their
+    PNGs are added to `assets`."""
+    found = []
+    for number, audit in enumerate(audits, start=1):
+        section: dict[str, Any] = {
+            "audit": audit,
+            "svg": None,
+            "png": None,
+            "gallery": None,
+            "evidence": _digests(audit.files),
+        }
+        try:
+            rows = audit_patches(audit)
+        except DataError:
+            section["gallery"] = "gone"
+        else:
+            section["gallery"] = "shown" if rows else "none"
+            if rows:
+                svg, png = figures.render(lambda r=rows: audit_gallery(r, words), f"a{number}-svg")  # type: ignore[misc]
+                name = f"assets/audit-{number:02d}-{_slug(audit.name)}.png"
+                assets[name] = png
+                section |= {"svg": Markup(svg), "png": name}
+        found.append(section)
+    return found
+
+
+def _digests(paths: Sequence[Path]) -> dict[str, str]:
+    return {str(path): sha256_file(path) for path in paths}
+
+
 def _evaluate_command(run: RunEvidence, found: dict[str, Any]) -> str:
     """The command that makes an evaluation as it is."""
     words = ["histoproof", "evaluate", str(run.path), "--split", found["split"]]
@@ -164,7 +205,7 @@ def _source_bytes(manifest: dict[str, Any]) -> dict[str, int]:
     return {split: sizes.get(f"camelyonpatch_level_2_split_{split}_x.h5", 0) for split in manifest["splits"]}
 
 
-def _templates(lang: str) -> Environment:
+def _templates(lang: str, words: dict[str, Any]) -> Environment:
     environment = Environment(
         loader=PackageLoader("histoproof.journal", "templates"),
         autoescape=select_autoescape(["html.j2"]),
@@ -183,13 +224,20 @@ def _templates(lang: str) -> Environment:
     def count(value: int) -> str:
         return f"{value:,}".replace(",", "." if comma else ",")
 
-    environment.filters |= {"number": number, "count": count, "cell": _cell}
+    translate = translator(words["audit"]["texts"], comma=comma)
+    environment.filters |= {"number": number, "count": count, "cell": _cell, "plain": _plain, "translate": translate}
     return environment
 
 
 def _cell(text: Any) -> str:
     """Text that can break neither a Markdown table nor the page it is shown in."""
     return html.escape(" ".join(str(text).split()), quote=False).replace("|", "\\|")
+
+
+def _plain(text: Any) -> str:
+    """Text of others that Markdown shows as it is: nothing in it makes a link, an image, a table's column or a heading."""
+    line = html.escape(" ".join(str(text).split()), quote=False)
+    return re.sub(r"[|\\`*\[\]!#~]|(?<!\w)_|_(?!\w)", lambda mark: f"&#{ord(mark.group())};", line)
 
 
 def _words(lang: str) -> dict[str, Any]:
