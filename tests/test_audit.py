@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import shutil
+import struct
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -430,6 +431,25 @@ def test_a_damaged_chunk_costs_its_patch_and_no_other(tmp_path: Path, write_spli
         ("duplicate", "train", 25),
     }
     assert "patches 16 to 17 cannot be read" in details(result, "truncated_file")
+
+
+def test_a_chunk_without_a_size_is_never_given_to_the_library(tmp_path: Path, write_split: Write) -> None:
+    """HDF5 itself crashes on one with these filters."""
+    x = patches(20)
+    options = {"chunks": (5, 96, 96, 3), "compression": "gzip", "shuffle": True, "fletcher32": True}
+    write_split(tmp_path / "d", "train", x, labels(20), **options)
+    path = tmp_path / "d" / official_name("train", "x.h5")
+    with h5py.File(path) as file:
+        size = file["x"].id.get_chunk_info(2).size
+    content = path.read_bytes()
+    entry = struct.pack("<IIQ", size, 0, 10)  # size, filter mask, first row
+    assert content.count(entry) == 1
+    path.write_bytes(content.replace(entry, struct.pack("<IIQ", 0, 0, 10)))
+    result = audit(tmp_path / "d")
+    assert places(result) == {("truncated_file", "train", 10)}
+    assert "patches 10 to 14 cannot be read (the file's index of chunks is damaged here)" in details(
+        result, "truncated_file"
+    )
 
 
 def test_missing_things_are_told_apart(tmp_path: Path, official: Path) -> None:

@@ -186,7 +186,7 @@ def _from_files(folder: Path, name: SplitName) -> Source:
             read=reader(x, x_path),
             chunk=int(x.chunks[0]) if x.chunks else 1,
             x=x_path,
-            y=y_path if y_path.exists() else None,
+            y=y_path if y_path.is_file() else None,
             meta=_regular(meta_path, name, findings),
             labels=_labels(y_path, name, n, findings),
             layout={"shape": list(x.shape), "chunks": list(x.chunks) if x.chunks else None, "filters": filters_of(x)},
