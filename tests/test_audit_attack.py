@@ -193,3 +193,22 @@ def test_an_out_that_exists_is_refused_before_any_work(
     result = CliRunner().invoke(app, ["data", "audit", str(tmp_path / "d"), "--out", str(tmp_path)])
     assert "an audit is never overwritten" in str(result.exception)
     shutil.rmtree(tmp_path / "d")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("slide,slide\n" + "a,b\n" * 6, "2 columns 'slide'"),
+        ("k,slide\n" + "1,a\n" * 4 + "1,\n" * 2, "2 of the 6 patches of train have no slide (first: patch 4)"),
+        ("k,slide\n" + "1,a\n" * 5 + "1\n", "1 of the 6 patches of train have no slide (first: patch 5)"),
+        ("k;slide\n" + "1;a\n" * 6, "no column 'slide'"),
+    ],
+)
+def test_groups_that_leave_a_patch_in_doubt_are_refused(
+    tmp_path: Path, write_split: Write, text: str, words: str
+) -> None:
+    write_split(tmp_path / "d", "train", patches(6))
+    (tmp_path / "g.csv").write_text(text)
+    with pytest.raises(DataError) as refused:
+        audit(tmp_path / "d", groups=f"{tmp_path / 'g.csv'}:slide")
+    assert words in refused.value.problem

@@ -103,6 +103,11 @@ def named_groups(sources: list[Source], groups: str) -> tuple[str, dict[str, NDA
         if not path.is_file():
             raise DataError(f"no such groups file: {path}", next="{split} in its name stands for train, valid, test")
         found[source.name] = read_column(path, column, source.n, source.name)
+        blank = np.flatnonzero(found[source.name] == "")
+        if len(blank):
+            few = f"{len(blank):,} of the {source.n:,} patches of {source.name}"
+            words = f"{path}: {few} have no {column} (first: patch {blank[0]})"
+            raise DataError(words, valid="a group for every patch")
     return column, found
 
 

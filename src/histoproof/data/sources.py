@@ -113,6 +113,8 @@ def read_column(path: Path, column: str, n: int, split: str | None = None) -> ND
         names = reader.fieldnames or []
         if column not in names:
             raise DataError(f"{path} has no column {column!r}", valid=", ".join(c for c in names if c) or "none")
+        if names.count(column) > 1:
+            raise DataError(f"{path} has {names.count(column)} columns {column!r}", valid="each name once")
         chosen = split if "split" in names else None
         values = [row[column] or "" for row in reader if chosen is None or row["split"] == chosen]
     if len(values) != n:
