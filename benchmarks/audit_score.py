@@ -16,7 +16,6 @@ from statistics import mean, stdev
 from typing import Any
 
 from histoproof.data.audit import audit
-
 from histoproof.data.poison import poison
 from histoproof.data.poison.spec import LabelFlip, PoisonSpec
 from histoproof.data.score import score

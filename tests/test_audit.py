@@ -380,7 +380,7 @@ def test_faulty_labels_leave_the_pixels_to_be_audited(tmp_path: Path, write_spli
         (np.zeros((20, 2), np.uint8), "wrong_shape", "y has shape (20, 2)"),
         (np.full(20, 7, np.uint8), "bad_label", "no label is 0 or 1"),
         (np.array([b"a"] * 20, dtype="S1"), "bad_label", "dtype"),
-        (np.uint8(1), "length_mismatch", "y holds 0 labels"),
+        (np.uint8(1), "wrong_shape", "y has shape ()"),
     ]
     for y, kind, words in cases:
         with h5py.File(path, "w") as file:

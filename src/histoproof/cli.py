@@ -48,7 +48,8 @@ def main() -> NoReturn:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = app(prog_name="histoproof", standalone_mode=False) or 0
-        sys.stdout.flush()
+        if sys.stdout is not None:  # None: closed before we began
+            sys.stdout.flush()
         sys.exit(code)
     except HistoproofError as e:
         _fail(e)
@@ -165,7 +166,10 @@ def data_audit(
     """Which files these are, what is wrong with the patches, what leaks, where the bytes go. Exits with 1 on errors."""
     from .data.audit import audit, write_audit
     from .data.audit_report import audit_words
+    from .files import check_new
 
+    if out is not None:
+        check_new(out, what="audit")
     with bar("patches") as progress:
         result = audit(source, groups=groups, near=near, suspects=labels, checksums=checksums, progress=progress)
     if out is not None:
@@ -497,7 +501,10 @@ def _emit(result: Any, as_json: bool, lines: list[str], *, code: int = 0) -> Non
     """Print a command's result for a machine or for people, and exit with its code."""
     from .files import readable
 
-    print(readable(result) if as_json else "\n".join(lines))  # noqa: T201
+    try:
+        print(readable(result) if as_json else "\n".join(lines), flush=True)  # noqa: T201
+    except BrokenPipeError:  # the reader has seen enough; typer would exit with 1, which says that something was found
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if code:
         raise typer.Exit(code)
 

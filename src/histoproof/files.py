@@ -19,6 +19,7 @@ __all__ = [
     "JsonLines",
     "atomic_path",
     "canonical",
+    "check_new",
     "check_space",
     "new_folder",
     "read_json",
@@ -51,14 +52,7 @@ def new_folder(path: Path, *, what: str) -> Iterator[Path]:
 
     Raises OutputError if `path` exists already and is not an empty folder: nothing is ever overwritten.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise OutputError(
-            f"{path} exists already: a {what} is never overwritten", next=f"choose another --out, or remove {path}"
-        )
-    if path.absolute() == Path.cwd():
-        raise OutputError(
-            f"{path} is the folder you are in: it cannot be replaced", next=f"give a new folder for the {what}"
-        )
+    check_new(path, what=what)
     temporary = path.absolute().with_name(f".{path.absolute().name}.{os.getpid()}.tmp")
     with writing(path):
         temporary.mkdir(parents=True)
@@ -69,6 +63,20 @@ def new_folder(path: Path, *, what: str) -> Iterator[Path]:
             os.replace(temporary, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_new(path: Path, *, what: str) -> None:
+    """Raise OutputError if `path` may not become a new folder: to be told before hours of work, not after."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        article = "an" if what[0] in "aeiou" else "a"
+        raise OutputError(
+            f"{path} exists already: {article} {what} is never overwritten",
+            next=f"choose another --out, or remove {path}",
+        )
+    if path.absolute() == Path.cwd():
+        raise OutputError(
+            f"{path} is the folder you are in: it cannot be replaced", next=f"give a new folder for the {what}"
+        )
 
 
 def check_space(out: Path, needed: int) -> None:

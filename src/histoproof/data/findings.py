@@ -1,10 +1,10 @@
 """A finding: one fault seen in the data, with where it is and what it means in words."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-__all__ = ["Finding", "Kind", "Severity", "has_errors", "quarantine_reasons"]
+__all__ = ["Finding", "Kind", "Severity", "has_errors", "is_finding", "quarantine_reasons"]
 
 Kind = Literal[
     "nan",
@@ -48,6 +48,29 @@ class Finding:
     def as_json(self) -> dict[str, Any]:
         """The finding as the JSON object of DESIGN's `data audit`."""
         return asdict(self)
+
+
+_FIELDS = frozenset(Finding.__dataclass_fields__)
+
+
+def is_finding(value: Any, sizes: Mapping[str, int]) -> bool:
+    """Whether a JSON value is a finding about splits of these sizes, fit for `Finding(**value)`."""
+    if not isinstance(value, dict) or not {"kind", "severity", "split", "index", "detail"} <= set(value) <= _FIELDS:
+        return False
+    other = value.get("other")
+    places = [(value["split"], value["index"])]
+    if other is not None:
+        if not isinstance(other, dict) or set(other) != {"split", "index"}:
+            return False
+        places.append((other["split"], other["index"]))
+    for split, index in places:
+        if not isinstance(split, str):
+            return False
+        if index is not None and (type(index) is not int or not 0 <= index < sizes.get(split, 0)):
+            return False
+    return (
+        value["kind"] in get_args(Kind) and value["severity"] in get_args(Severity) and isinstance(value["detail"], str)
+    )
 
 
 def has_errors(findings: Iterable[Finding]) -> bool:

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from .findings import Finding
+from .findings import Finding, Kind
 
 __all__ = ["FLAT_RULE", "flat_finding", "may_be_flat"]
 
@@ -35,6 +35,9 @@ def may_be_flat(
 
 def flat_finding(patch: NDArray[np.uint8], split: str, index: int) -> Finding | None:
     """The finding blackout or washout if FLAT_RULE holds for a patch (96, 96, 3)."""
+    if patch.min() == patch.max():  # quick: a file that was never written holds nothing else
+        kind: Kind = "blackout" if patch.flat[0] < 128 else "washout"
+        return Finding(kind, "error", split, index, f"every value is {int(patch.flat[0])}")
     few = np.ascontiguousarray(patch[::8].reshape(-1, 3).T)  # settles most patches: what it spans, the patch spans
     detail = None
     if int((few.max(axis=1) - few.min(axis=1)).max()) <= _SPAN:
@@ -54,8 +57,6 @@ def _one_colour(patch: NDArray[np.uint8]) -> str | None:
     pixels = patch.reshape(-1, 3)
     low, high = pixels.min(axis=0), pixels.max(axis=0)
     span = int((high - low).max())
-    if patch.min() == patch.max():
-        return f"every value is {int(patch.flat[0])}"
     if span == 0:
         return f"one colour throughout: {tuple(int(v) for v in low)}"
     if span <= _SPAN:

@@ -66,6 +66,8 @@ def _column(path: Path, column: str, n: int, what: str) -> NDArray[np.str_]:
             columns = reader.fieldnames or []
             if column not in columns:
                 raise DataError(f"{path} has no column {column!r}", valid=", ".join(columns))
+            if columns.count(column) > 1:
+                raise DataError(f"{path} has {columns.count(column)} columns {column!r}", valid="each name once")
             values = np.array([row[column] or "" for row in reader], dtype=np.str_)
     except (OSError, UnicodeDecodeError, csv.Error) as e:
         raise DataError(f"{path} is not a readable CSV: {e}") from None

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from .findings import Finding, Kind
-from .officials import COUNTS, SLIDE_PREFIX
-from .pcam import meta_columns
+from .officials import COUNTS, COURSE_COUNTS, SLIDE_PREFIX
+from .pcam import META_COLUMNS, meta_columns
 from .sources import Source, read_column
 
 __all__ = [
@@ -77,12 +77,11 @@ def slide_findings(source: Source, slides: NDArray[np.str_]) -> list[Finding]:
 def count_findings(sources: list[Source]) -> list[Finding]:
     """Finding split_swapped where a split has as many patches as another official split, and not its own number."""
     n = {source.name: source.n for source in sources}
-    large = [name for name in n if name != "train" and n[name] == COUNTS["train"]]
+    known = {COUNTS["train"]: "the official train split", COURSE_COUNTS["train"]: "the course's subset of train"}
+    large = [name for name in n if name != "train" and n[name] in known]
     found = []
     for name in large:
-        words = (
-            f"{n[name]:,} patches: as many as the official train split; the official {name} split has {COUNTS[name]:,}"
-        )
+        words = f"{n[name]:,} patches: as many as {known[n[name]]}; the official {name} split has {COUNTS[name]:,}"
         found.append(Finding("split_swapped", "error", name, None, words))
     if n.get("train") in (COUNTS["valid"], COUNTS["test"]):
         words = f"{n['train']:,} patches: as many as the official valid and test splits; official train has {COUNTS['train']:,}"
@@ -104,6 +103,11 @@ def named_groups(sources: list[Source], groups: str) -> tuple[str, dict[str, NDA
         if not path.is_file():
             raise DataError(f"no such groups file: {path}", next="{split} in its name stands for train, valid, test")
         found[source.name] = read_column(path, column, source.n, source.name)
+        blank = np.flatnonzero(found[source.name] == "")
+        if len(blank):
+            few = f"{len(blank):,} of the {source.n:,} patches of {source.name}"
+            words = f"{path}: {few} have no {column} (first: patch {blank[0]})"
+            raise DataError(words, valid="a group for every patch")
     return column, found
 
 
@@ -141,6 +145,11 @@ def _meta(source: Source, column: str, findings: list[Finding]) -> NDArray[np.st
         if column not in meta_columns(source.meta):
             if not source.meta.stat().st_size:
                 raise DataError(f"{source.meta.name} is empty")
+            if source.store is None and not set(META_COLUMNS) & set(meta_columns(source.meta)):
+                raise DataError(
+                    f"{source.meta.name} has none of the columns {', '.join(META_COLUMNS)}: damaged, something else, or not "
+                    "separated by commas"
+                )
             return None
         return read_column(source.meta, column, source.n, source.name)
     except DataError as e:

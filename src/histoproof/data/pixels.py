@@ -71,13 +71,20 @@ def pixel_findings(block: NDArray[np.generic], exact: NDArray[np.bool_], split: 
 
 
 def looks_scaled(block: NDArray[np.generic]) -> bool:
-    """Whether a float block seems to hold pixels already divided by 255: all within 0-1, and not all whole numbers."""
+    """Whether a float block (n, ...) seems to hold pixels already divided by 255: in more than half of its patches all are
+    within 0-1, and not all of them whole numbers."""
     if block.dtype.kind != "f" or not block.size:
         return False
-    values = as_float64(block)
-    finite = values[np.isfinite(values)]
-    return bool(finite.size and finite.min() >= 0 and finite.max() <= 1 and (finite != np.rint(finite)).any())
+    scaled = 0
+    for patch in block:
+        values = as_float64(patch)
+        finite = values[np.isfinite(values)]
+        scaled += bool(finite.size and finite.min() >= 0 and finite.max() <= 1 and (finite != np.rint(finite)).any())
+    return scaled > len(block) / 2
 
 
 def _farthest(values: NDArray[np.float64]) -> str:
-    return f"{values[np.abs(values - 127.5).argmax()]:g}" if values.size else ""
+    if not values.size:
+        return ""
+    value = float(values[np.abs(values - 127.5).argmax()])
+    return f"{value:g}" if not 0 <= float(f"{value:g}") <= 255 else repr(value)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from .pcam import PATCH_SHAPE
 
-__all__ = ["Read", "at_offset", "check_chunks", "filters_of", "reader"]
+__all__ = ["Read", "absent_part", "at_offset", "check_chunks", "filters_of", "reader"]
 
 
 class Read(Protocol):
@@ -54,6 +54,20 @@ def reader(x: h5py.Dataset, path: Path) -> Read:
     if plain and x.chunks[1:] == PATCH_SHAPE and names in ([], ["gzip"]):
         return _by_table(x, path, table, gzipped=bool(names))
     return _by_library(x, table)
+
+
+def absent_part(x: h5py.Dataset) -> str | None:
+    """In words, which part of a dataset was never written to its file, or is lost in a damaged index; None where all is there."""
+    if x.external or x.is_virtual:
+        return None
+    if x.chunks is None:
+        return "all" if x.nbytes and not x.id.get_storage_size() else None
+    try:
+        here = int(x.id.get_num_chunks())
+    except (RuntimeError, OSError, ValueError):
+        return None  # reading will tell
+    chunks = int(np.prod([-(-n // c) for n, c in zip(x.shape, x.chunks, strict=True)]))
+    return f"{chunks - here:,} of {chunks:,} chunks" if here < chunks else None
 
 
 def check_chunks(y: h5py.Dataset) -> None:

@@ -76,8 +76,12 @@ def _pixels(source: Source, base: int) -> list[Row]:
         )
     if stored != padded:
         words = " + ".join(source.layout["filters"]) or "parts never written, or kept in other files"
-        rows.append(_row("compression", stored - padded, f"what {words} saves"))
+        verb = "saves" if stored < padded else "adds"
+        rows.append(_row("compression", stored - padded, f"what {words} {verb}"))
     rest = _bytes(source.x) - stored
+    if other := _others(source.x):
+        rows.append(_row("other datasets", sum(other.values()), f"in the same file: {', '.join(sorted(other)[:5])}"))
+        rest -= sum(other.values())
     rows.append(
         _row("file overhead", rest, "headers and the index of the chunks" if source.store is None else "header")
     )
@@ -96,7 +100,7 @@ def _labels(source: Source) -> list[Row]:
     try:
         with h5py.File(source.y) as file:
             y = file["y"]
-            itemsize, count, stored = y.dtype.itemsize, y.size, int(y.id.get_storage_size())
+            itemsize, count, stored = y.dtype.itemsize, y.size or 0, int(y.id.get_storage_size())
             dtype = str(y.dtype)
     except (*DAMAGE, AttributeError):
         return [_row("labels: file overhead", whole, "not readable")]
@@ -117,6 +121,24 @@ def _storage(path: Path, name: str, plain: int) -> tuple[int, int]:
         return _stored(path, name, plain)
     except DAMAGE:
         return min(plain, _bytes(path)), plain
+
+
+def _others(path: Path) -> dict[str, int]:
+    """{name: bytes} of what else a file holds beside x."""
+    found: dict[str, int] = {}
+
+    def note(name: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset) and name != "x" and (size := int(item.id.get_storage_size())):
+            found[name] = size
+
+    if path.suffix == ".npy":
+        return found
+    try:
+        with h5py.File(path) as file:
+            file.visititems(note)
+    except DAMAGE:
+        return {}
+    return found
 
 
 def _stored(path: Path, name: str, plain: int) -> tuple[int, int]:
@@ -141,7 +163,8 @@ def _gzip(source: Source, base: int) -> dict[str, Any]:
     packed = sum(len(zlib.compress(patch.data.cast("B"), _LEVEL)) for patch in pixels)
     ratio = packed / (len(pixels) * _PATCH)
     left = round(base * ratio)
-    missing = 0 if source.layout["filters"] else base - left
+    packs = any(name.split()[0] not in ("shuffle", "fletcher32") for name in source.layout["filters"])
+    missing = 0 if packs else base - left
     return {"level": _LEVEL, "n": len(pixels), "ratio": ratio, "bytes": left, "missing": missing}
 
 

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..files import read_lines
-from .findings import Finding
+from .findings import Finding, is_finding, quarantine_reasons
+from .officials import COUNTS
 from .pcam import PATCH_SHAPE, SPLITS, SplitName, csv_rows, dataset, official_name, open_h5, reason_of
-from .rows import Read, at_offset, check_chunks, filters_of, reader
+from .rows import Read, absent_part, at_offset, check_chunks, filters_of, reader
 from .store import NO_LABEL, Split, Store, open_store
 
 __all__ = ["DAMAGE", "Source", "open_source", "open_sources", "read_column", "recorded_findings"]
@@ -26,7 +27,7 @@ _NUMBERS = "uif"
 _MOST_PACKED = 1100
 """gzip makes nothing smaller than by this factor."""
 _MOST_EMPTY = 1 << 30
-"""Bytes of patches that may never have been written."""
+"""Bytes of patches that may never have been written, in a split larger than any official one."""
 DAMAGE = (OSError, RuntimeError, ValueError, TypeError, KeyError, OverflowError, MemoryError)
 """What h5py raises for damaged files."""
 _INEXACT = {"nan", "infinite", "out_of_range", "non_integer"}
@@ -112,6 +113,8 @@ def read_column(path: Path, column: str, n: int, split: str | None = None) -> ND
         names = reader.fieldnames or []
         if column not in names:
             raise DataError(f"{path} has no column {column!r}", valid=", ".join(c for c in names if c) or "none")
+        if names.count(column) > 1:
+            raise DataError(f"{path} has {names.count(column)} columns {column!r}", valid="each name once")
         chosen = split if "split" in names else None
         values = [row[column] or "" for row in reader if chosen is None or row["split"] == chosen]
     if len(values) != n:
@@ -124,12 +127,30 @@ def read_column(path: Path, column: str, n: int, split: str | None = None) -> ND
 
 
 def recorded_findings(store: Store) -> list[Finding]:
-    """What packing found. Raises DataError for lines that are no findings."""
+    """What packing found. Raises DataError for lines that are no findings about the store's patches."""
     path = store.path / "findings.jsonl"
-    try:
-        return [Finding(**line) for line in read_lines(path)]
-    except TypeError as e:
-        raise DataError(f"{path} holds a line that is no finding: {e}") from None
+    sizes = {str(name): len(split) for name, split in store.splits.items()}
+    found = []
+    for number, line in enumerate(read_lines(path), 1):
+        if not is_finding(line, sizes):
+            raise DataError(
+                f"{path}: line {number} is no finding about this store: {str(line)[:120]}",
+                next="the file was changed after packing: pack the official files again",
+            )
+        found.append(Finding(**line))
+    return found
+
+
+def _unexplained(split: Split, recorded: list[Finding]) -> list[Finding]:
+    """A finding where the quarantine, which the manifest vouches for, has patches that nothing recorded explains."""
+    explained = {index for name, index in quarantine_reasons(recorded) if name == split.name}
+    rows = [row for row in split.quarantined.tolist() if row not in explained]
+    if not rows:
+        return []
+    words = (
+        f"findings.jsonl says nothing of {len(rows):,} patches in quarantine (first: {rows[0]}): changed after packing"
+    )
+    return [Finding("checksum_mismatch", "error", split.name, None, words)]
 
 
 class _UnusableError(Exception):
@@ -152,10 +173,10 @@ def _from_store(store: Store, split: Split, recorded: list[Finding]) -> Source:
         labels = np.where(np.isin(split.labels, (0, 1)), split.labels, UNKNOWN).astype(np.int8)
     path = split.folder / "images.npy"
     offset = int(np.load(path, mmap_mode="r").offset)
-    findings: list[Finding] = []
+    findings = _unexplained(split, recorded)
     if split.labels is not None:
         odd = np.flatnonzero((split.labels > 1) & (split.labels != NO_LABEL))
-        findings = [_bad_label(split.name, int(i), float(split.labels[i])) for i in odd]
+        findings += [_bad_label(split.name, int(i), float(split.labels[i])) for i in odd]
     return Source(
         name=split.name,
         n=n,
@@ -179,6 +200,9 @@ def _from_files(folder: Path, name: SplitName) -> Source:
     try:
         x = _pixels(x_path)
         n = int(x.shape[0])
+        if (absent := absent_part(x)) is not None:
+            words = f"{x_path.name}: {absent} of pixels are not in the file: never written, or lost; they read as {x.fillvalue}"
+            findings.append(Finding("truncated_file", "error", name, None, words))
         return Source(
             name=name,
             n=n,
@@ -204,14 +228,14 @@ def _regular(path: Path, split: str, findings: list[Finding]) -> Path | None:
 
 def _pixels(path: Path) -> h5py.Dataset:
     x = _find(_open(path), "x", path)
-    if x.dtype.kind not in _NUMBERS:
+    if x.dtype.kind not in _NUMBERS or x.dtype.itemsize > 8:
         raise _UnusableError("wrong_shape", f"{path.name}: x has dtype {x.dtype}, valid: uint8 (or float32, float64)")
     if x.ndim != 4 or x.shape[1:] != PATCH_SHAPE:
         raise _UnusableError("wrong_shape", f"{path.name}: x has shape {x.shape}, valid: (N, 96, 96, 3)")
     if x.shape[0] == 0:
         raise _UnusableError("wrong_shape", f"{path.name} holds no patches (N = 0)")
     held = path.stat().st_size * (_MOST_PACKED if x.chunks else 1)
-    if x.nbytes > held + _MOST_EMPTY and not (x.external or x.is_virtual):
+    if x.nbytes > held + _MOST_EMPTY and x.shape[0] > max(COUNTS.values()) and not (x.external or x.is_virtual):
         words = f"{path.name} says it holds {x.shape[0]:,} patches, {x.nbytes:,} bytes; the file has {path.stat().st_size:,}"
         raise _UnusableError("truncated_file", words)
     return x
@@ -272,7 +296,10 @@ def _labels(path: Path, split: str, n: int, findings: list[Finding]) -> NDArray[
 def _label_values(y: h5py.Dataset, path: Path, n: int) -> NDArray[np.float64]:
     if y.dtype.kind not in _NUMBERS + "b":
         raise _UnusableError("bad_label", f"{path.name}: y has dtype {y.dtype}")
-    length = int(y.shape[0]) if y.ndim else 0
+    if y.shape is None or not y.ndim or (y.shape[0] != n and y.size == n):
+        shape = "no shape" if y.shape is None else f"shape {y.shape}"
+        raise _UnusableError("wrong_shape", f"{path.name}: y has {shape}, valid: (N, 1, 1, 1)")
+    length = int(y.shape[0])
     if length != n:
         raise _UnusableError("length_mismatch", f"x holds {n} patches, y holds {length} labels ({path.name})")
     if y.size != n:

@@ -162,7 +162,7 @@ def open_store(path: Path) -> Store:
             for name in SPLITS
             if name in manifest["splits"]
         }
-    except (OSError, KeyError, TypeError, ValueError) as e:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as e:
         raise DataError(f"the store {path} is damaged: {e}", next="pack the official files again") from None
     return Store(path=path, manifest=manifest, splits=splits)
 
@@ -195,6 +195,9 @@ def _open_split(folder: Path, name: SplitName, digests: dict[str, Any], quaranti
         labels = np.load(folder / "labels.npy", allow_pickle=False)
         if labels.dtype != np.uint8 or labels.shape != (digests["n"],):
             raise ValueError(f"{folder / 'labels.npy'} has shape {labels.shape} and dtype {labels.dtype}")
+    blocks = digests["images"]["blocks"]
+    if not isinstance(blocks, list) or len(blocks) != -(-digests["n"] // BLOCK_ROWS):
+        raise ValueError(f"manifest.json does not have one digest for each {BLOCK_ROWS:,} patches of {name}")
     return Split(name, folder, images, labels, np.array(sorted(quarantined), dtype=np.int64), digests)
 
 
