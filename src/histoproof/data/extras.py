@@ -8,11 +8,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from .features import Features
 from .findings import Finding
 from .inspection import Inspection
 from .near import NearIndex, near_findings
+from .partitions import slides_of
 from .pixels import as_uint8
 from .sources import Source
+from .suspects import suspect_findings, suspects
 
 __all__ = ["Extra", "near_extra", "suspects_extra"]
 
@@ -62,6 +65,34 @@ def near_extra() -> Extra:
     return _Near()
 
 
-def suspects_extra() -> Extra | None:
-    """Suspicious labels; None where this version has none."""
-    return None
+class _Suspects:
+    rule = (
+        "kernel ridge regression on colour and texture, cross-validated, confident learning (Northcutt et al. 2021): the labels "
+        "it doubts most, ranked; a suspicion each, not an error"
+    )
+
+    def __init__(self) -> None:
+        self._features: dict[str, Features] = {}
+
+    def take(self, source: Source, start: int, pixels: NDArray[np.uint8]) -> None:
+        if source.labels is not None:
+            self._features.setdefault(source.name, Features()).add(pixels)
+
+    def findings(self, sources: list[Source], seen: dict[str, Inspection], found: list[Finding]) -> list[Finding]:
+        # What is wrong otherwise is reported as such, and a model should not learn from it.
+        wrong = {(f.split, f.index) for f in found if f.severity == "error"}
+        slides = slides_of(sources, [])
+        result: list[Finding] = []
+        for source in sources:
+            if source.labels is None or source.name not in self._features:
+                continue
+            labels = source.labels.astype(np.int64)
+            labels[[row for row in range(source.n) if (source.name, row) in wrong]] = -1
+            ranked, _ = suspects(self._features[source.name].matrix(), labels, groups=slides.get(source.name))
+            result += suspect_findings(source.name, ranked)
+        return result
+
+
+def suspects_extra() -> Extra:
+    """Suspicious labels."""
+    return _Suspects()
