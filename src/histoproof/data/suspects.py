@@ -9,9 +9,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from .. import rng
+from ..compute import deterministic
+from .features import FAMILIES
 from .findings import Finding
 from .pcam import SplitName
 
@@ -65,7 +69,8 @@ def suspects(
             return [], "the groups leave a fold with one class"
         if len(outside) > _MOST_FITTED:
             outside = outside[np.sort(rng.permutation(rng.key(seed, "fitted", part), len(outside))[:_MOST_FITTED])]
-        tumour[inside] = _ridge(features, known[outside], given[outside], known[inside])
+        with deterministic(torch.device("cpu"), 1):
+            tumour[inside] = _ridge(features, known[outside], given[outside], known[inside])
     probability = np.stack([1 - tumour, tumour], axis=1)
     usual = np.array([probability[given == label, label].mean() for label in (0, 1)])
     other = probability[np.arange(len(given)), 1 - given]
@@ -108,42 +113,42 @@ def fold_of_each(given: NDArray[np.int64], groups: NDArray[np.str_] | None, fold
 def _ridge(
     features: NDArray[np.floating], fitted: NDArray[np.int64], given: NDArray[np.int64], asked: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Kernel ridge regression with a Gaussian kernel on whitened principal components; clipped to 0-1."""
-    x = features[fitted].astype(np.float32)
-    mean, deviation = x.mean(0), x.std(0) + 1e-6
+    """(len(asked),) kernel ridge regression with a Gaussian kernel on whitened principal components; clipped to 0-1."""
+    raw = torch.from_numpy(features[fitted].astype(np.float32))
+    mean, deviation = raw.mean(0), raw.std(0, correction=0) + 1e-6
+    weights = _block_weights(features.shape[1])
 
-    def standardised(rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        z: NDArray[np.float32] = np.clip((features[rows].astype(np.float32) - mean) / deviation, -5, 5)
-        return z * block_weights
+    def standardised(rows: NDArray[np.int64]) -> Tensor:
+        x = torch.from_numpy(features[rows].astype(np.float32))
+        return ((x - mean) / deviation).clamp_(-5, 5) * weights
 
-    block_weights = _block_weights(features.shape[1])
     z = standardised(fitted)
     centre = z.mean(0)
     z -= centre
-    values, vectors = np.linalg.eigh((z.T @ z).astype(np.float64) / len(z))
-    values, vectors = values[::-1][:_COMPONENTS], vectors[:, ::-1][:, :_COMPONENTS]
+    values, vectors = torch.linalg.eigh((z.T @ z).double() / len(z))
+    values, vectors = values.flip(0)[:_COMPONENTS], vectors.flip(1)[:, :_COMPONENTS]
     keep = values > values[0] * 1e-9
-    turn = (vectors[:, keep] * values[keep] ** (-_WHITENING / 2)).astype(np.float32)
+    turn = (vectors[:, keep] * values[keep] ** (-_WHITENING / 2)).float()
     points = z @ turn
-    squares = (points**2).sum(1)
-    distances = np.maximum(squares[:, None] + squares[None] - 2 * points @ points.T, 0)
-    width = float(np.median(distances)) or 1.0
-    kernel = np.exp(-distances / width).astype(np.float64)
-    kernel[np.diag_indices(len(kernel))] += _RIDGE
-    target = given * 2.0 - 1
-    weights = np.linalg.solve(kernel, target - target.mean())
+    distances = _squared_distances(points, points)
+    width = float(distances.flatten().median()) or 1.0
+    kernel = torch.exp(-distances / width).double()
+    kernel.diagonal().add_(_RIDGE)
+    target = torch.from_numpy(given * 2.0 - 1)
+    solved = torch.cholesky_solve((target - target.mean())[:, None], torch.linalg.cholesky(kernel))[:, 0]
     answers = []
     for start in range(0, len(asked), _BLOCK):
         theirs = (standardised(asked[start : start + _BLOCK]) - centre) @ turn
-        away = np.maximum((theirs**2).sum(1)[:, None] + squares[None] - 2 * theirs @ points.T, 0)
-        answers.append(np.exp(-away / width) @ weights + target.mean())
-    return np.clip((np.concatenate(answers) + 1) / 2, 0, 1)
+        answers.append(torch.exp(-_squared_distances(theirs, points) / width).double() @ solved + target.mean())
+    answer: NDArray[np.float64] = ((torch.cat(answers) + 1) / 2).clamp(0, 1).numpy()
+    return answer
 
 
-def _block_weights(width: int) -> NDArray[np.float32]:
+def _squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    return ((a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T).clamp_(min=0)
+
+
+def _block_weights(width: int) -> Tensor:
     """(D,): each family of features counts as much as another, however many numbers it has."""
-    from .features import FAMILIES
-
-    if width != sum(FAMILIES):
-        return np.full(width, width**-0.5, dtype=np.float32)
-    return np.concatenate([np.full(n, n**-0.5, dtype=np.float32) for n in FAMILIES])
+    families = FAMILIES if width == sum(FAMILIES) else (width,)
+    return torch.cat([torch.full((n,), n**-0.5) for n in families])
