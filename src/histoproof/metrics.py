@@ -19,12 +19,13 @@ called tumour if probability >= threshold. TP, FP, TN, FN count patches. What is
     prevalence          (TP + FN) / N
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .bootstrap import Floats, Interval, Ints, logit_interval, norm_interval, number_units, resample
+from .bootstrap import Floats, Interval, Ints, leave_one_out, logit_interval, norm_interval, number_units, resample
 from .errors import ConfigError, DataError
 
 __all__ = [
@@ -37,11 +38,12 @@ __all__ = [
     "roc_curve",
     "score",
     "score_with_intervals",
+    "scorer",
 ]
 
 _CLIP = 1e-7
 _BINS = 15
-_WORST = -float(np.log(_CLIP))  # the highest nll
+_WORST = -float(np.log1p(-(1 - _CLIP)))  # the highest nll, as it is computed
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,10 @@ def score_with_intervals(
 
     chunks = [_scores(table, weights, threshold) for weights in resample(units, replicates, seed)]
     bases = _bases(y == 1, p >= threshold, units)
+    apart: dict[str, Floats] = {}
+    if groups is not None and units.max() < replicates:  # more groups than that need no correction
+        parts = [_scores(table, weights, threshold)[0] for weights in leave_one_out(units)]
+        apart = {name: np.concatenate([part[name] for part in parts]) for name in point}
     out = {}
     for name, value in point.items():
         if value is None:
@@ -116,8 +122,20 @@ def score_with_intervals(
             out[name] = norm_interval(value, gaps[0], drawn, units=bases[name], level=level)
         else:
             drawn, top = np.concatenate([found[name] for found, _ in chunks]), _WORST if name == "nll" else 1.0
-            out[name] = logit_interval(value, drawn, units=bases[name], level=level, top=top)
+            out[name] = logit_interval(value, drawn, units=bases[name], level=level, top=top, left_out=apart.get(name))
     return out
+
+
+def scorer(
+    labels: ArrayLike, probabilities: ArrayLike, *, threshold: float = 0.5
+) -> Callable[[Floats], dict[str, Floats]]:
+    """A function from weights (R, N), how often each patch counts, to every metric of `score`, (R,), NaN if undefined.
+
+    For replicates of `bootstrap.resample`: one table of the patches serves all of them.
+    """
+    y, p = _checked(labels, probabilities, threshold)
+    table = _table(y, p)
+    return lambda weights: _scores(table, weights, threshold)[0]
 
 
 def auc(labels: ArrayLike, probabilities: ArrayLike, weights: ArrayLike | None = None) -> float | None:
