@@ -78,6 +78,9 @@ def mcnemar(
     elif n == 1 or count == 1:
         alone = f"one {'patch' if groups is None else 'group'} only: an interval needs two or more"
         interval, p_value = Interval(difference, None, None, alone), None
+    elif p_value is None:
+        why = "no group differs: in each, a and b alone are right equally often"
+        interval = Interval(difference, None, None, why)
     elif groups is None:
         spread = math.sqrt(only_a + only_b + 1 - (only_a - only_b) ** 2 / (n + 2)) / (n + 2)
         interval = _wald(difference, difference * n / (n + 2), spread, math.inf, level)
