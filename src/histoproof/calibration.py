@@ -70,10 +70,20 @@ class ReliabilityPoint:
     """The rate of tumour among them, with its interval."""
 
 
-def fit_temperature(labels: ArrayLike, logits: ArrayLike) -> tuple[float, str | None]:
-    """The temperature of least mean negative log-likelihood, and why it is at an end of its range, or None."""
+def fit_temperature(
+    labels: ArrayLike, logits: ArrayLike, *, groups: ArrayLike | None = None, level: float = 0.95
+) -> Interval:
+    """The temperature of least mean negative log-likelihood; at an end of its range without an interval, and `why`.
+
+    The interval is a t interval of ln T with the sandwich variance of the patches' (groups') derivatives (White,
+    Econometrica 50, 1982), one degree of freedom less than there are patches (groups).
+    """
+    if not 0 < level < 1:
+        raise ConfigError(f"level is {level}", valid="a number between 0 and 1; 0.95 by default")
     y, z = _checked(labels, logits)
-    return _fit(np.where(y == 1, z, -z))
+    units, signed = number_units(groups, len(y)), np.where(y == 1, z, -z)
+    temperature, why = _fit(signed)
+    return Interval(temperature, None, None, why) if why else _interval(signed, temperature, units, level)
 
 
 def calibrate(
@@ -85,15 +95,10 @@ def calibrate(
     level: float = 0.95,
     seed: int = 42,
 ) -> Calibration:
-    """Fit a temperature and score probabilities before and after, with `metrics.score_with_intervals`.
-
-    The temperature's interval is a t interval of ln T with the sandwich variance of the units' derivatives (White,
-    Econometrica 50, 1982), G - 1 degrees of freedom.
-    """
+    """Fit a temperature and score probabilities before and after, with `metrics.score_with_intervals`."""
     y, z = _checked(labels, logits)
-    units = number_units(groups, len(y))
-    signed = np.where(y == 1, z, -z)
-    temperature, why = _fit(signed)
+    temperature = fit_temperature(y, z, groups=groups, level=level)
+    assert temperature.value is not None
 
     def scored(logits: Floats) -> dict[str, Interval]:
         found = metrics.score_with_intervals(
@@ -101,8 +106,8 @@ def calibrate(
         )
         return {name: found[name] for name in _SCORES}
 
-    interval = Interval(temperature, None, None, why) if why else _interval(signed, temperature, units, level)
-    return Calibration(interval, scored(z), scored(z / temperature), _cross_fitted(y, z, units, seed))
+    units = number_units(groups, len(y))
+    return Calibration(temperature, scored(z), scored(z / temperature.value), _cross_fitted(y, z, units, seed))
 
 
 def apply_temperature(probabilities: ArrayLike, temperature: float) -> Floats:

@@ -1,8 +1,8 @@
 """From which probability on a patch is called tumour: a threshold chosen on valid by a stated rule of `rules`.
 
 Only thresholds between two neighbouring probabilities differ in what they call, so the best is a plateau: low < threshold
-<= high. Several plateaus may be equally good; then the widest is taken, of equally wide ones the lowest (the more
-sensitive), and the threshold is its middle.
+<= high (and 0, if low is). Several plateaus may be equally good; then the widest is taken, of equally wide ones the lowest
+(the more sensitive), and the threshold is its middle.
 
 The best threshold of a sample is a shaky estimate: it settles with the cube root of n, for which the plain bootstrap has no
 guarantee (Kim & Pollard, Ann. Statist. 18, 1990; Abrevaya & Huang, Econometrica 73, 2005). Its interval is the
