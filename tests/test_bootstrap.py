@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from histoproof import bootstrap
+from histoproof import bootstrap, metrics
 from histoproof.bootstrap import Interval
-from histoproof.metrics import score, score_with_intervals
+from histoproof.metrics import score, score_with_intervals, scorer
 
 Labels = NDArray[np.uint8]
 Floats = NDArray[np.float64]
@@ -200,6 +200,24 @@ def test_the_jackknife_never_narrows_and_what_it_cannot_say_is_left_out() -> Non
     assert bootstrap.logit_interval(0.8, replicates, units=9, left_out=np.full(9, 0.8)) == plain
     ends = bootstrap.logit_interval(0.8, replicates, units=9, left_out=np.array([1.0] * 4 + [0.8] * 5))
     assert width(plain) < width(ends) < 1
+
+
+def test_scores_over_groups_are_left_out_of_for_their_intervals() -> None:
+    y, p, code = clustered(2, 8, 25)
+    got = score_with_intervals(y, p, groups=code, replicates=100)
+    function = scorer(y, p)
+    drawn = [function(part) for part in bootstrap.resample(code, 100, 42)]
+    without = [score(y[code != k], p[code != k]) for k in range(8)]
+    for name in ("auc", "accuracy", "f2", "brier"):
+        replicates = np.concatenate([part[name] for part in drawn])
+        left_out = np.array([row[name] for row in without], dtype=np.float64)
+        value = got[name].value
+        assert value is not None
+        units = metrics.bases(y == 1, p >= 0.5, code)[name]
+        expected = bootstrap.logit_interval(value, replicates, units=units, left_out=left_out)
+        assert got[name].low == pytest.approx(expected.low, rel=1e-9)
+        if name != "accuracy":
+            assert width(got[name]) > width(bootstrap.logit_interval(value, replicates, units=units))
 
 
 def test_each_unit_is_left_out_once(monkeypatch: pytest.MonkeyPatch) -> None:

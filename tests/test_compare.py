@@ -116,6 +116,21 @@ def test_the_variance_of_one_auc_is_close_to_what_the_bootstrap_sees() -> None:
         assert known(theirs.difference) == pytest.approx((low, mine.difference.value, high), abs=0.1 * (high - low))
 
 
+def test_few_groups_that_decide_leave_few_degrees_of_freedom() -> None:
+    y, a, b, code = pair(8, 400, 40)
+    code = np.where(np.arange(400) < 150, 0, code)  # one group far larger than the others
+    found = auc_covariance(y, [a, b], code)
+    shares = found.shares[0] - found.shares[1]
+    got = delong(y, a, b, groups=code)
+    assert got.freedom == pytest.approx(3 * (shares**2).sum() ** 2 / (shares**4).sum())
+    assert got.freedom < found.units - 1
+    assert got.error is not None
+    low, value, high = known(got.difference)
+    assert (high - low) / 2 == pytest.approx(t_quantile(0.975, got.freedom) * got.error)
+    assert got.p_value == pytest.approx(t_tails(value / got.error, got.freedom))
+    assert delong(y, a, b).freedom == math.inf
+
+
 @settings(max_examples=60, deadline=None)
 @given(rows, st.booleans())
 def test_laws_of_delong(case: list[tuple[int, float, float, int]], grouped: bool) -> None:
@@ -287,6 +302,16 @@ def test_paired_bootstrap_by_its_definition() -> None:
     reach = t_quantile(0.975, freedom) * error
     assert known(found.difference) == pytest.approx((value - reach, value, value + reach))
     assert found.p_value == pytest.approx(t_tails(value / error, freedom))
+
+
+def test_paired_bootstrap_of_patches_by_its_definition() -> None:
+    y, a, b, _ = pair(3, 25)
+    found = paired_bootstrap(y, a, b, replicates=50, seed=3)["brier"]
+    g = list(bootstrap_weights(np.arange(25), 50, 3))
+    moved = [np.average((a - y) ** 2, weights=w) - np.average((b - y) ** 2, weights=w) for w in g]
+    reach = t_quantile(0.975, 24) * float(np.std(moved, ddof=1)) * math.sqrt(25 / 24)
+    value = float(((a - y) ** 2).mean() - ((b - y) ** 2).mean())
+    assert known(found.difference) == pytest.approx((value - reach, value, value + reach))
 
 
 def bootstrap_weights(code: Codes, replicates: int, seed: int) -> Floats:

@@ -127,6 +127,19 @@ def test_recall_at_least_by_hand() -> None:
     assert quick(y, p, RecallAtLeast(0.2, "precision")).plateau == (0.7, 0.9)
 
 
+def test_recall_at_least_is_not_missed_by_rounding() -> None:
+    assert 0.55 * 100 > 55
+    found = quick([1] * 100 + [0], [0.9] * 55 + [0.2] * 45 + [0.3], RecallAtLeast(0.55))
+    assert found.plateau == (0.3, 0.9)
+
+
+def test_costs_are_counted_in_patches() -> None:
+    y, p = [1, 0, 0, 0], [0.3, 0.4, 0.5, 0.1]
+    assert quick(y, p, ExpectedCost(1.5)).plateau == (0.5, 1.0)  # 1 missed at 1.5 is less than 2 false alarms at 1
+    assert quick(y, p, ExpectedCost(2.5)).plateau == (0.1, 0.3)
+    assert quick(y, p, ExpectedCost(1.5, prevalence=0.5)).plateau == (0.1, 0.3)
+
+
 def test_prevalence_moves_the_threshold() -> None:
     y, p, _ = calibrated(0, 4000)
     rare, common = (quick(y, p, ExpectedCost(4.0, prevalence=q)).threshold.value for q in (0.02, 0.6))
