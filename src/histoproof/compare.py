@@ -7,6 +7,9 @@ each. A p-value is two-sided; a model is compared as it is, so nothing here is a
     paired_bootstrap   any score of `metrics`: both models are scored on the same resamples of patches or whole groups
     holm               the p-values of many comparisons, so that one false alarm among all is as rare as said
     compare_models     a champion against others: AUC by `delong`, accuracy by `mcnemar`, other scores by the bootstrap
+
+In benchmarks/false_alarms.py the bootstrap's p-values were below 0.05 for 0.035-0.063 (100 and 300 patches) and 0.028-0.052
+(500 in 40, 20, 10 groups) of 600 pairs of equal models, so to +-0.02: AUC, accuracy, F2, NLL.
 """
 
 import math
