@@ -7,8 +7,8 @@ Bootstrapping clustered data, J. R. Statist. Soc. B 69, 2007). Draws are keyed, 
 Over groups the interval is at least as wide as leaving out one group at a time says, see `logit_interval`.
 
 How often the nominal 95 % intervals held the truth in simulation (benchmarks/coverage.py; 1000 replicates; two normal
-distributions of scores, groups with their own shift and share of tumour; 800 data sets a row, so to +-0.015, and 1600 in
-the rows without groups, so to +-0.01):
+distributions of scores, groups with their own shift and share of tumour; 800 data sets a row, so to +-0.015; the rows
+without groups are 1600 of an earlier simulation, which the jackknife does not touch, so to +-0.01):
 
     n     groups                        AUC     AUC held (*)             other scores   ece held (percentile)
     2000  none                          0.955   0.954 (-,     0.950)     0.948-0.959    0.975 (0.401)
