@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from histoproof import bootstrap
+from histoproof import bootstrap, metrics
 from histoproof.bootstrap import Interval
-from histoproof.metrics import score, score_with_intervals
+from histoproof.metrics import score, score_with_intervals, scorer
 
 Labels = NDArray[np.uint8]
 Floats = NDArray[np.float64]
@@ -167,3 +167,91 @@ def test_coverage() -> None:
             held[name] += low <= true <= high
     for name, count in held.items():  # binomial(200, 0.95) is below 180 once in 1000 times
         assert 180 <= count <= tries, (name, count)
+
+
+# Groups: what leaving out one at a time tells
+
+
+def test_hand_computed_with_groups_left_out() -> None:
+    replicates = np.array([0.79, 0.8, 0.81])  # se 0.01: the jackknife sees more
+    left_out = np.array([0.7, 0.9, 0.8, 0.8])
+    moves = np.log(left_out / (1 - left_out)) - math.log(4)
+    error = math.sqrt(3 / 4 * (moves**2).sum())
+    freedom = 3 * (moves**2).sum() ** 2 / (moves**4).sum()
+    assert 3 < freedom < 6
+    got = bootstrap.logit_interval(0.8, replicates, units=4, left_out=left_out)
+    assert got.high == pytest.approx(1 / (1 + math.exp(-3.1824463 * error) / 4), rel=1e-7)  # 3: units - 1 is fewer
+    wide = bootstrap.logit_interval(0.8, replicates, units=40, left_out=left_out)
+    reach = bootstrap.t_quantile(0.975, freedom) * error
+    assert wide.low == pytest.approx(1 / (1 + math.exp(reach) / 4), rel=1e-7)
+
+
+def test_one_group_that_decides_alone_leaves_few_degrees_of_freedom() -> None:
+    replicates = np.array([0.7, 0.8, 0.9])
+    even = bootstrap.logit_interval(0.8, replicates, units=20, left_out=0.8 + 0.01 * np.array([1, -1] * 10))
+    alone = bootstrap.logit_interval(0.8, replicates, units=20, left_out=np.array([0.7] + [0.8] * 19))
+    assert width(alone) > 1.3 * width(even)
+
+
+def test_the_jackknife_never_narrows_and_what_it_cannot_say_is_left_out() -> None:
+    replicates = np.array([0.7, 0.8, 0.9])
+    plain = bootstrap.logit_interval(0.8, replicates, units=9)
+    assert bootstrap.logit_interval(0.8, replicates, units=9, left_out=np.array([0.8, np.nan, 0.7])) == plain
+    assert bootstrap.logit_interval(0.8, replicates, units=9, left_out=np.full(9, 0.8)) == plain
+    ends = bootstrap.logit_interval(0.8, replicates, units=9, left_out=np.array([1.0] * 4 + [0.8] * 5))
+    assert width(plain) < width(ends) < 1
+
+
+def test_scores_over_groups_are_left_out_of_for_their_intervals() -> None:
+    y, p, code = clustered(2, 8, 25)
+    got = score_with_intervals(y, p, groups=code, replicates=100)
+    function = scorer(y, p)
+    drawn = [function(part) for part in bootstrap.resample(code, 100, 42)]
+    without = [score(y[code != k], p[code != k]) for k in range(8)]
+    for name in ("auc", "accuracy", "f2", "brier"):
+        replicates = np.concatenate([part[name] for part in drawn])
+        left_out = np.array([row[name] for row in without], dtype=np.float64)
+        value = got[name].value
+        assert value is not None
+        units = metrics.bases(y == 1, p >= 0.5, code)[name]
+        expected = bootstrap.logit_interval(value, replicates, units=units, left_out=left_out)
+        assert got[name].low == pytest.approx(expected.low, rel=1e-9)
+        if name == "auc":
+            assert width(got[name]) > width(bootstrap.logit_interval(value, replicates, units=units))
+
+
+def test_each_unit_is_left_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    units = np.array([0, 1, 1, 2])
+    expected = [[0, 1, 1, 1], [1, 0, 0, 1], [1, 1, 1, 0]]
+    assert np.concatenate(list(bootstrap.leave_one_out(units))).tolist() == expected
+    monkeypatch.setattr(bootstrap, "_CELLS", 1)
+    assert [part.tolist() for part in bootstrap.leave_one_out(units)] == [[row] for row in expected]
+
+
+def held_over_groups(tries: int, groups: int, replicates: int) -> dict[str, int]:
+    """How often the interval held the AUC that patches of other groups have among each other, and the accuracy."""
+    y, p, _ = clustered(0, 200_000, 1)
+    truth, held = score(y, p), {"auc": 0, "accuracy": 0, "recall": 0}
+    for seed in range(1, tries + 1):
+        y, p, code = clustered(seed, groups, 400 // groups)
+        got = score_with_intervals(y, p, groups=code, replicates=replicates)
+        for name in held:
+            low, high, true = got[name].low, got[name].high, truth[name]
+            assert low is not None
+            assert high is not None
+            assert true is not None
+            held[name] += low <= true <= high
+    return held
+
+
+def test_coverage_over_groups() -> None:
+    for name, count in held_over_groups(150, 20, 100).items():  # binomial(150, 0.95) is below 134 once in 1000 times
+        assert 134 <= count <= 150, (name, count)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("groups", [20, 40])
+def test_coverage_over_groups_is_nominal(groups: int) -> None:
+    held = held_over_groups(2000, groups, 500)
+    assert 1870 <= held["auc"] <= 1930, held  # 93.5 to 96.5 %
+    assert all(1850 <= count <= 1950 for count in held.values()), held

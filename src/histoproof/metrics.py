@@ -19,29 +19,33 @@ called tumour if probability >= threshold. TP, FP, TN, FN count patches. What is
     prevalence          (TP + FN) / N
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .bootstrap import Floats, Interval, Ints, logit_interval, norm_interval, number_units, resample
+from .bootstrap import Floats, Interval, Ints, leave_one_out, logit_interval, norm_interval, number_units, resample
 from .errors import ConfigError, DataError
 
 __all__ = [
     "Interval",
     "ReliabilityBin",
     "auc",
+    "bases",
     "confusion",
     "precision_recall_curve",
     "reliability",
     "roc_curve",
     "score",
     "score_with_intervals",
+    "scorer",
+    "whys",
 ]
 
 _CLIP = 1e-7
 _BINS = 15
-_WORST = -float(np.log(_CLIP))  # the highest nll
+_WORST = -float(np.log1p(-(1 - _CLIP)))  # the highest nll, as it is computed
 
 
 @dataclass(frozen=True)
@@ -100,24 +104,40 @@ def score_with_intervals(
     table = _table(y, p)
     values, gaps = _scores(table, np.ones((1, len(y))), threshold)
     point = {name: _plain(value[0]) for name, value in values.items()}
-    whys = _whys(y, p >= threshold)
+    undefined = whys(y, p >= threshold)
     if not units.any():
         alone = f"one {'patch' if groups is None else 'group'} only: an interval needs two or more"
-        return {name: Interval(v, None, None, whys[name] if v is None else alone) for name, v in point.items()}
+        return {name: Interval(v, None, None, undefined[name] if v is None else alone) for name, v in point.items()}
 
     chunks = [_scores(table, weights, threshold) for weights in resample(units, replicates, seed)]
-    bases = _bases(y == 1, p >= threshold, units)
+    rests = bases(y == 1, p >= threshold, units)
+    apart: dict[str, Floats] = {}
+    if groups is not None and units.max() < replicates:  # more groups than that need no correction
+        parts = [_scores(table, weights, threshold)[0] for weights in leave_one_out(units)]
+        apart = {name: np.concatenate([part[name] for part in parts]) for name in point}
     out = {}
     for name, value in point.items():
         if value is None:
-            out[name] = Interval(None, None, None, whys[name])
+            out[name] = Interval(None, None, None, undefined[name])
         elif name == "ece":
             drawn = np.concatenate([found for _, found in chunks])
-            out[name] = norm_interval(value, gaps[0], drawn, units=bases[name], level=level)
+            out[name] = norm_interval(value, gaps[0], drawn, units=rests[name], level=level)
         else:
             drawn, top = np.concatenate([found[name] for found, _ in chunks]), _WORST if name == "nll" else 1.0
-            out[name] = logit_interval(value, drawn, units=bases[name], level=level, top=top)
+            out[name] = logit_interval(value, drawn, units=rests[name], level=level, top=top, left_out=apart.get(name))
     return out
+
+
+def scorer(
+    labels: ArrayLike, probabilities: ArrayLike, *, threshold: float = 0.5
+) -> Callable[[Floats], dict[str, Floats]]:
+    """A function from weights (R, N), how often each patch counts, to every metric of `score`, (R,), NaN if undefined.
+
+    For replicates of `bootstrap.resample`: one table of the patches serves all of them.
+    """
+    y, p = _checked(labels, probabilities, threshold)
+    table = _table(y, p)
+    return lambda weights: _scores(table, weights, threshold)[0]
 
 
 def auc(labels: ArrayLike, probabilities: ArrayLike, weights: ArrayLike | None = None) -> float | None:
@@ -242,7 +262,7 @@ def _table(labels: NDArray[np.uint8], probabilities: Floats) -> _Table:
 def _cumulated(labels: ArrayLike, probabilities: ArrayLike, *, both: bool) -> tuple[Floats, Floats, Floats]:
     """True and false positives at each distinct probability taken as threshold, highest first, and these thresholds."""
     y, p = _checked(labels, probabilities)
-    why = _whys(y, p >= 0)["auc" if both else "average_precision"]
+    why = whys(y, p >= 0)["auc" if both else "average_precision"]
     if (both and y.all()) or not y.any():
         raise DataError(f"this curve is undefined: {why}")
     table = _table(y, p)
@@ -255,21 +275,24 @@ def _binned(probabilities: Floats, bins: int) -> tuple[Floats, Ints]:
     return edges, np.searchsorted(edges[1:-1], probabilities).astype(np.int64)
 
 
-def _whys(labels: NDArray[np.uint8], called: NDArray[np.bool_]) -> dict[str, str]:
-    """Why a metric is undefined, for those that can be."""
+def whys(labels: NDArray[np.uint8], called: NDArray[np.bool_]) -> dict[str, str]:
+    """Why each metric that can be undefined is so, if it is: said of `labels` (N,) and the patches `called` tumour (N,)."""
     one = f"one class only: every label is {labels[0]}"
-    whys = dict.fromkeys(("auc", "balanced_accuracy"), one)
-    whys |= dict.fromkeys(("average_precision", "recall"), "no patch is labelled tumour")
-    whys |= dict.fromkeys(("f1", "f2"), "no patch is labelled or called tumour")
-    return whys | {"precision": "no patch is called tumour", "specificity": "no patch is labelled normal"}
+    said = dict.fromkeys(("auc", "balanced_accuracy"), one)
+    said |= dict.fromkeys(("average_precision", "recall"), "no patch is labelled tumour")
+    said |= dict.fromkeys(("f1", "f2"), "no patch is labelled or called tumour")
+    return said | {"precision": "no patch is called tumour", "specificity": "no patch is labelled normal"}
 
 
-def _bases(true: NDArray[np.bool_], called: NDArray[np.bool_], units: Ints) -> dict[str, int]:
-    """How many units a metric rests on: those with a patch of the kind it is about, of the rarer kind if about two."""
+def bases(true: NDArray[np.bool_], called: NDArray[np.bool_], units: Ints) -> dict[str, int]:
+    """How many of the `units` (N,) each metric rests on: those with a patch of its kind, of the rarer kind if about two.
+
+    `true` and `called` (N,): labelled, and called, tumour. The degrees of freedom of an interval are one less.
+    """
     p, n, c = (len(np.unique(units[kind])) for kind in (true, ~true, called))
-    bases = dict.fromkeys(("accuracy", "ece", "nll", "brier", "prevalence"), int(units.max()) + 1)
-    bases |= dict.fromkeys(("auc", "average_precision", "balanced_accuracy"), min(p, n))
-    return bases | {"f1": p, "f2": p, "recall": p, "specificity": n, "precision": c}
+    found = dict.fromkeys(("accuracy", "ece", "nll", "brier", "prevalence"), int(units.max()) + 1)
+    found |= dict.fromkeys(("auc", "average_precision", "balanced_accuracy"), min(p, n))
+    return found | {"f1": p, "f2": p, "recall": p, "specificity": n, "precision": c}
 
 
 def _checked(labels: ArrayLike, probabilities: ArrayLike, threshold: float = 0.5) -> tuple[NDArray[np.uint8], Floats]:
