@@ -3,7 +3,8 @@
     python benchmarks/audit.py                          20,000 + 2,500 + 2,500 patches, uncompressed
     python benchmarks/audit.py --compression gzip
     python benchmarks/audit.py --full                   262,144 + 32,768 + 32,768 patches, 9 GB
-    python benchmarks/audit.py --data DIR               files that are there already; nothing is planted
+    python benchmarks/audit.py --data DIR               files that are there already (`histoproof data synth`); nothing is planted
+    python benchmarks/audit.py --data DIR --plant       the same, after copies were planted in them
 
 Patches are synthetic ones (`histoproof data synth`), each used many times with another pattern of 2 bits XORed in: all differ,
 and none is noise. Planted: copies, turned copies, copies across splits, and some with the other label. The files are read once
@@ -59,6 +60,19 @@ def make(folder: Path, counts: dict[SplitName, int], compression: str, dtype: st
     for split, values in labels.items():
         with h5py.File(folder / official_name(split, "y.h5"), "w") as file:
             file["y"] = values.reshape(-1, 1, 1, 1)
+    return truth
+
+
+def plant_in_files(folder: Path, planted: int) -> Truth:
+    """Plant copies in uncompressed official files with all three splits; their labels are changed with them."""
+    labels: dict[SplitName, NDArray[np.uint8]] = {}
+    for split in SPLITS:
+        with h5py.File(folder / official_name(split, "y.h5")) as file:
+            labels[split] = file["y"][:].reshape(-1)
+    truth = plant(folder, {split: len(values) for split, values in labels.items()}, labels, planted)
+    for split, values in labels.items():
+        with h5py.File(folder / official_name(split, "y.h5"), "r+") as file:
+            file["y"][:] = values.reshape(-1, 1, 1, 1)
     return truth
 
 
@@ -164,6 +178,7 @@ def main() -> None:
     """Make the files or take them, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="official files to take instead of making some")
+    parser.add_argument("--plant", action="store_true", help="plant copies in the files of --data, which changes them")
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--compression", choices=("none", "gzip"), default="none")
     parser.add_argument("--dtype", choices=("uint8", "float32"), default="uint8")
@@ -177,6 +192,8 @@ def main() -> None:
         if arguments.data is None:
             counts = FULL if arguments.full else SMALL
             truth = make(folder, counts, arguments.compression, arguments.dtype, arguments.planted)
+        elif arguments.plant:
+            truth = plant_in_files(folder, arguments.planted)
         row = measure(folder, arguments.repeats)
     copies = {f for f in row.pop("found") if "duplicate" in f[0] or f[0] == "label_conflict"}
     row |= {"planted": len(truth), "planted_found": len(truth & copies), "beyond_planted": len(copies - truth)}

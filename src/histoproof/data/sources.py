@@ -116,11 +116,17 @@ def read_column(path: Path, column: str, n: int, split: str | None = None) -> ND
         if names.count(column) > 1:
             raise DataError(f"{path} has {names.count(column)} columns {column!r}", valid="each name once")
         chosen = split if "split" in names else None
-        values = [row[column] or "" for row in reader if chosen is None or row["split"] == chosen]
+        at, where = names.index(column), names.index("split") if chosen else 0
+        rows = (row for row in reader.reader if row)  # lists instead of dicts: three times as fast
+        values = [
+            row[at] if at < len(row) else ""
+            for row in rows
+            if chosen is None or (where < len(row) and row[where] == chosen)
+        ]
     if len(values) != n:
-        where = f" of {split}" if chosen else ""
+        of_split = f" of {split}" if chosen else ""
         raise DataError(
-            f"{path} has {len(values)} rows{where}, the split has {n} patches",
+            f"{path} has {len(values)} rows{of_split}, the split has {n} patches",
             valid="one row a patch, in order; {split} in the name stands for the split, or a column `split` tells them apart",
         )
     return np.array(values, dtype=np.str_)
