@@ -8,14 +8,15 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .features import Features
-from .findings import Finding
+from .features import features
+from .findings import Finding, quarantine_reasons
 from .inspection import Inspection
 from .near import NearIndex, near_findings
 from .partitions import slides_of
 from .pixels import as_uint8
 from .sources import Source
-from .suspects import suspect_findings, suspects
+from .store import NO_LABEL
+from .suspects import suspect_findings, suspects, why_not
 
 __all__ = ["Extra", "near_extra", "suspects_extra"]
 
@@ -72,24 +73,26 @@ class _Suspects:
     )
 
     def __init__(self) -> None:
-        self._features: dict[str, Features] = {}
+        self._features: dict[str, list[NDArray[np.float16]]] = {}
 
     def take(self, source: Source, start: int, pixels: NDArray[np.uint8]) -> None:
         if source.labels is not None:
-            self._features.setdefault(source.name, Features()).add(pixels)
+            self._features.setdefault(source.name, []).append(features(pixels))
 
     def findings(self, sources: list[Source], seen: dict[str, Inspection], found: list[Finding]) -> list[Finding]:
         # What is wrong otherwise is reported as such, and a model should not learn from it.
-        wrong = {(f.split, f.index) for f in found if f.severity == "error"}
+        wrong = quarantine_reasons(found)
         slides = slides_of(sources, [])
         result: list[Finding] = []
         for source in sources:
             if source.labels is None or source.name not in self._features:
                 continue
-            labels = source.labels.astype(np.int64)
-            labels[[row for row in range(source.n) if (source.name, row) in wrong]] = -1
-            ranked, _ = suspects(self._features[source.name].matrix(), labels, groups=slides.get(source.name))
-            result += suspect_findings(source.name, ranked)
+            labels = np.where(source.labels < 0, NO_LABEL, source.labels).astype(np.uint8)
+            labels[[row for split, row in wrong if split == source.name]] = NO_LABEL
+            groups = slides.get(source.name)
+            if why_not(labels, groups=groups) is None:
+                described = np.concatenate(self._features[source.name])
+                result += suspect_findings(source.name, suspects(described, labels, seed=0, groups=groups))
         return result
 
 

@@ -1,154 +1,168 @@
-"""Labels that a model doubts which never saw the patch: confident learning (Northcutt et al., JAIR 70, 2021).
+"""Patches whose label a fast, cross-validated model doubts: finding kind `label_suspect`. A suspicion to look at, never more.
 
-The model is kernel ridge regression on the features of `features`, cross-validated: fast, without random parts. A
-suspicion is all that it can give.
+Confident learning (Northcutt, Jiang & Chuang 2021, doi:10.1613/jair.1.12125) over kernel ridge regression (`crossfit`) on
+`features`. Each patch is judged only by models that were fitted without it and without its copies, or without its whole group
+where groups are known. Patches are ranked by self-confidence; how many are named is confident learning's own estimate. With
+faultless labels that number is not 0: hard patches are doubted as well.
 """
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from xxhash import xxh3_64_intdigest
 
 from .. import rng
-from ..compute import deterministic
-from .features import FAMILIES
+from ..errors import DataError
+from .crossfit import CHUNK, out_of_fold
 from .findings import Finding
-from .pcam import SplitName
 
-__all__ = ["Suspect", "fold_of_each", "suspect_findings", "suspects"]
+__all__ = ["FIT_ROWS", "Suspect", "suspect_findings", "suspects", "why_not"]
 
-_MOST_FITTED = 8_000
-"""Patches that one fold is fitted on, at most: the time grows with their third power, the memory with their square."""
-_LEAST_SHARE = 0.05
-_COMPONENTS, _WHITENING, _RIDGE = 200, 0.4, 0.15
-_BLOCK = 4096
+FIT_ROWS = 6144
+"""Models are fitted to at most so many patches (drawn by the seed): time grows with its cube, memory with its square."""
+_REPEATS = 4
+"""Cross-validations whose probabilities are averaged; all share one matrix inverse."""
 
 
 @dataclass(frozen=True)
 class Suspect:
-    """A patch whose label is doubted."""
+    """A patch whose label the model doubts."""
 
     row: int
+    """Its row in the features and labels that were given."""
     label: int
-    tumour: float
-    """Probability of tumour by a model that never saw the patch, 0-1: a ranking, not calibrated."""
+    """The given label, 0 or 1."""
+    probability: float
+    """Out-of-fold probability of tumour, 0-1: a least-squares estimate, only roughly calibrated."""
+    score: float
+    """1 minus the model's confidence in the given label, before clipping to 0-1: about 0 to 1, the higher the more doubtful."""
+
+
+def why_not(labels: NDArray[np.uint8], *, groups: NDArray[Any] | None = None, folds: int = 5) -> str | None:
+    """Why labels cannot be doubted, in words; None where they can. Labels other than 0 and 1 count as unknown.
+
+    Needs 2 * folds patches of each class, and with groups each class in two groups at least.
+    """
+    counts = {label: int(np.count_nonzero(labels == label)) for label in (0, 1)}
+    if not sum(counts.values()):
+        return "no patch has a label"
+    for label, name in ((1, "tumour"), (0, "no tumour")):
+        if counts[label] < 2 * folds:
+            return (
+                f"only {counts[label]} of {sum(counts.values())} labelled patches say {name}; "
+                f"cross-validation in {folds} folds needs {2 * folds}"
+            )
+        if groups is not None and len(np.unique(groups[labels == label])) < 2:
+            return f"all patches labelled {name} are of one group, so no model can judge them without having seen that group"
+    return None
 
 
 def suspects(
-    features: NDArray[np.float16] | NDArray[np.float32],
-    labels: NDArray[np.integer],
+    features: NDArray[np.floating[Any]],
+    labels: NDArray[np.uint8],
     *,
-    groups: NDArray[np.str_] | None = None,
+    seed: int,
+    groups: NDArray[Any] | None = None,
     folds: int = 5,
-    seed: int = 0,
-) -> tuple[list[Suspect], str | None]:
-    """(suspects, most suspicious first; why there are none, or None).
+    limit: int | None = None,
+) -> list[Suspect]:
+    """The patches whose label is doubted, most doubtful first; the same list for the same input.
 
-    `features` (N, D), `labels` (N,): 0, 1, or anything else for unknown, which takes no part. Patches of one group are never on
-    both sides of a fold. How many are named: confident learning's own estimate (patches whose other class is at least as
-    probable as it is on average among the patches that bear its label), or 5 % of all, whichever is more; none whose label the
-    model shares.
+    `features` (N, d), `labels` (N,) with 0, 1, or anything else for unknown; `groups` (N,) keeps whole groups out of the
+    models that judge them. Without `limit`, as many as the confident joint estimates to be wrong; with it, that many.
+    Raises DataError with the words of `why_not`, for features that are not finite, and for lengths that do not fit.
     """
-    known = np.flatnonzero((labels == 0) | (labels == 1))
-    given = np.asarray(labels[known], dtype=np.int64)
-    scarce = min(int((given == 0).sum()), int((given == 1).sum())) if len(given) else 0
-    if scarce < 2 * folds:
-        return [], f"one class has {scarce} patches: {2 * folds} are needed for {folds} folds"
-    parts = fold_of_each(given, None if groups is None else groups[known], folds, seed)
-    tumour = np.full(len(known), np.nan)
-    for part in range(folds):
-        inside = parts == part
-        if not inside.any():
-            continue
-        outside = np.flatnonzero(~inside)
-        if len(np.unique(given[outside])) < 2:
-            return [], "the groups leave a fold with one class"
-        if len(outside) > _MOST_FITTED:
-            outside = outside[np.sort(rng.permutation(rng.key(seed, "fitted", part), len(outside))[:_MOST_FITTED])]
-        with deterministic(torch.device("cpu"), 1):
-            tumour[inside] = _ridge(features, known[outside], given[outside], known[inside])
-    probability = np.stack([1 - tumour, tumour], axis=1)
-    usual = np.array([probability[given == label, label].mean() for label in (0, 1)])
-    other = probability[np.arange(len(given)), 1 - given]
-    own = probability[np.arange(len(given)), given]
-    doubted = (other >= usual[1 - given]) & (other > own)
-    order = np.argsort(own, kind="stable")
-    named = max(int(doubted.sum()), math.ceil(_LEAST_SHARE * len(given)))
-    return [Suspect(int(known[k]), int(given[k]), float(tumour[k])) for k in order[:named] if own[k] < 0.5], None
+    _check(features, labels, groups, folds)
+    rows = np.flatnonzero(labels <= 1)
+    given = labels[rows].astype(np.int64)
+    judges = [_folds(features, rows, given, groups, folds, rng.key(seed, "suspects", k)) for k in range(_REPEATS)]
+    fitted = np.sort(rng.permutation(rng.key(seed, "suspects", "fit"), len(rows))[:FIT_ROWS])
+    tumour = out_of_fold(features, rows, given, judges, fitted)
+    judged = np.isfinite(tumour)
+    rows, given, tumour = rows[judged], given[judged], tumour[judged]
+    confidence = np.where(given == 1, tumour, 1 - tumour)
+    order = np.argsort(confidence, kind="stable")
+    named = order[:limit] if limit is not None else order[_doubted(tumour, given)[order]]
+    return [
+        Suspect(int(rows[k]), int(given[k]), float(np.clip(tumour[k], 0, 1)), float(1 - confidence[k])) for k in named
+    ]
 
 
-def suspect_findings(split: SplitName, found: Sequence[Suspect]) -> Iterator[Finding]:
-    """A finding label_suspect for each, the most suspicious first; never more than a suspicion."""
-    for rank, suspect in enumerate(found, start=1):
-        said = "tumour" if suspect.label else "no tumour"
-        detail = (
-            f"suspicion {rank} of {len(found)}: the label says {said}; a model that never saw this patch gives tumour "
-            f"{suspect.tumour:.2f}. Look at it: the model errs as well"
+def suspect_findings(split: str, ranked: Sequence[Suspect]) -> list[Finding]:
+    """Findings label_suspect, severity warning, in the order of suspicion; a suspect's row is taken as the patch's index."""
+    words = ("no tumour", "tumour")
+    return [
+        Finding(
+            "label_suspect",
+            "warning",
+            split,
+            suspect.row,
+            f"suspect {place} of {len(ranked)}: the label says {words[suspect.label]}, a model that never saw this patch "
+            f"gives tumour a probability of {suspect.probability:.2f}; look at it",
         )
-        yield Finding("label_suspect", "warning", split, suspect.row, detail)
+        for place, suspect in enumerate(ranked, start=1)
+    ]
 
 
-def fold_of_each(given: NDArray[np.int64], groups: NDArray[np.str_] | None, folds: int, seed: int) -> NDArray[np.int64]:
-    """(n,) the fold of each patch, classes balanced."""
-    parts = np.empty(len(given), dtype=np.int64)
-    if groups is None:
-        for label in (0, 1):
-            rows = np.flatnonzero(given == label)
-            parts[rows[rng.permutation(rng.key(seed, "suspects", label), len(rows))]] = np.arange(len(rows)) % folds
-        return parts
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    count = min(folds, len(np.unique(groups)))
-    if count < 2:
-        return fold_of_each(given, None, folds, seed)
-    for part, (_, rows) in enumerate(StratifiedGroupKFold(count).split(given, given, groups)):
-        parts[rows] = part
-    return parts
+def _check(features: NDArray[Any], labels: NDArray[Any], groups: NDArray[Any] | None, folds: int) -> None:
+    if folds < 2:
+        raise DataError(f"cross-validation in {folds} folds", valid="2 or more")
+    for name, other in (("labels", labels), ("groups", groups)):
+        if other is not None and other.shape != (len(features),):
+            raise DataError(f"{len(features)} patches, but {name} of shape {other.shape}", valid=f"({len(features)},)")
+    reason = why_not(labels, groups=groups, folds=folds)
+    if reason:
+        raise DataError(f"labels cannot be doubted: {reason}")
+    if not all(np.isfinite(features[k : k + CHUNK]).all() for k in range(0, len(features), CHUNK)):
+        raise DataError("features hold values that are not finite", next="describe patches with `features`, as uint8")
 
 
-def _ridge(
-    features: NDArray[np.floating], fitted: NDArray[np.int64], given: NDArray[np.int64], asked: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """(len(asked),) kernel ridge regression with a Gaussian kernel on whitened principal components; clipped to 0-1."""
-    raw = torch.from_numpy(features[fitted].astype(np.float32))
-    mean, deviation = raw.mean(0), raw.std(0, correction=0) + 1e-6
-    weights = _block_weights(features.shape[1])
+def _folds(
+    features: NDArray[Any],
+    rows: NDArray[np.int64],
+    given: NDArray[np.int64],
+    groups: NDArray[Any] | None,
+    folds: int,
+    key: int,
+) -> NDArray[np.int64]:
+    """The fold that judges each row, stratified by label: groups stay together, or else the copies of a patch."""
+    if groups is not None:
+        from sklearn.model_selection import StratifiedGroupKFold
 
-    def standardised(rows: NDArray[np.int64]) -> Tensor:
-        x = torch.from_numpy(features[rows].astype(np.float32))
-        return ((x - mean) / deviation).clamp_(-5, 5) * weights
-
-    z = standardised(fitted)
-    centre = z.mean(0)
-    z -= centre
-    values, vectors = torch.linalg.eigh((z.T @ z).double() / len(z))
-    values, vectors = values.flip(0)[:_COMPONENTS], vectors.flip(1)[:, :_COMPONENTS]
-    keep = values > values[0] * 1e-9
-    turn = (vectors[:, keep] * values[keep] ** (-_WHITENING / 2)).float()
-    points = z @ turn
-    distances = _squared_distances(points, points)
-    width = float(distances.flatten().median()) or 1.0
-    kernel = torch.exp(-distances / width).double()
-    kernel.diagonal().add_(_RIDGE)
-    target = torch.from_numpy(given * 2.0 - 1)
-    solved = torch.cholesky_solve((target - target.mean())[:, None], torch.linalg.cholesky(kernel))[:, 0]
-    answers = []
-    for start in range(0, len(asked), _BLOCK):
-        theirs = (standardised(asked[start : start + _BLOCK]) - centre) @ turn
-        answers.append(torch.exp(-_squared_distances(theirs, points) / width).double() @ solved + target.mean())
-    answer: NDArray[np.float64] = ((torch.cat(answers) + 1) / 2).clamp(0, 1).numpy()
-    return answer
+        fold = np.empty(len(rows), dtype=np.int64)
+        parts = min(folds, len(np.unique(groups[rows])))
+        splitter = StratifiedGroupKFold(parts, shuffle=True, random_state=key % 2**32)
+        for number, (_, held_out) in enumerate(splitter.split(given, given, groups[rows])):
+            fold[held_out] = number
+        return fold
+    digests = np.array([xxh3_64_intdigest(features[row].tobytes()) for row in rows], dtype=np.uint64)
+    _, first, patch = np.unique(digests, return_index=True, return_inverse=True)
+    order = rng.permutation(key, len(first))
+    order = order[np.argsort(given[first[order]], kind="stable")]
+    of_patch = np.empty(len(first), dtype=np.int64)
+    of_patch[order] = np.arange(len(first)) % folds
+    return of_patch[patch]
 
 
-def _squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    return ((a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T).clamp_(min=0)
+def _doubted(tumour: NDArray[np.float64], given: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which labels to name: of each class as many as the confident joint estimates to be wrong, the least confident first.
 
-
-def _block_weights(width: int) -> Tensor:
-    """(D,): each family of features counts as much as another, however many numbers it has."""
-    families = FAMILIES if width == sum(FAMILIES) else (width,)
-    return torch.cat([torch.full((n,), n**-0.5) for n in families])
+    The joint counts a patch where the model's probability of a class reaches the mean of that class's own patches; its rows
+    are scaled to the class counts (equations 1 to 3 of the paper; "prune by class"). A patch whose label the model
+    agrees with is never named.
+    """
+    of_class = np.stack([1 - tumour, tumour], axis=1)
+    thresholds = np.array([of_class[given == label, label].mean() for label in (0, 1)])
+    best = of_class.argmax(axis=1)
+    confident = of_class[np.arange(len(given)), best] >= thresholds[best]
+    named = np.zeros(len(given), dtype=np.bool_)
+    for label in (0, 1):
+        mine = np.flatnonzero(given == label)
+        counted = int(np.count_nonzero(confident[mine]))
+        against = int(np.count_nonzero(confident[mine] & (best[mine] != label)))
+        order = mine[np.argsort(of_class[mine, label], kind="stable")]
+        named[order[: round(len(mine) * against / max(counted, 1))]] = True
+    return np.asarray(named & (best != given))
