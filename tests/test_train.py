@@ -251,10 +251,10 @@ def test_one_class_only_trains_and_says_that_auc_is_undefined(tmp_path: Path, wr
 
 
 def test_quarantined_patches_are_trained_on_only_when_asked(tmp_path: Path, write_split: Callable[..., None]) -> None:
-    x = np.random.Generator(np.random.Philox(1)).integers(0, 256, (40, 96, 96, 3)).astype(np.float32)
+    x = np.random.Generator(np.random.Philox(1)).integers(0, 256, (60, 96, 96, 3)).astype(np.float32)
     x[7] = np.nan
-    write_split(tmp_path / "d", "train", x, np.arange(40) % 2)
-    write_split(tmp_path / "d", "valid", x[8:28], np.arange(20) % 2)
+    write_split(tmp_path / "d", "train", x[:40], np.arange(40) % 2)
+    write_split(tmp_path / "d", "valid", x[40:], np.arange(20) % 2)
     pack(tmp_path / "d", tmp_path / "s")
     path = config(tmp_path, tmp_path / "s", MLP)
     overrides = ["train.epochs=1", "train.batch_size=1", "data.sampling=natural"]
@@ -263,12 +263,12 @@ def test_quarantined_patches_are_trained_on_only_when_asked(tmp_path: Path, writ
 
 
 def test_a_store_changed_after_packing_is_refused(tmp_path: Path, write_split: Callable[..., None]) -> None:
-    x = np.zeros((40, 96, 96, 3), dtype=np.uint8)
-    write_split(tmp_path / "d", "train", x, np.arange(40) % 2)
-    write_split(tmp_path / "d", "valid", x, np.arange(40) % 2)
+    x = np.random.Generator(np.random.Philox(2)).integers(0, 256, (80, 96, 96, 3), dtype=np.uint8)
+    write_split(tmp_path / "d", "train", x[:40], np.arange(40) % 2)
+    write_split(tmp_path / "d", "valid", x[40:], np.arange(40) % 2)
     pack(tmp_path / "d", tmp_path / "s")
     images = np.load(tmp_path / "s" / "train" / "images.npy", mmap_mode="r+")
-    images[5, 0, 0, 0] = 1
+    images[5, 0, 0, 0] ^= 1
     images.flush()
     with pytest.raises(DataError, match="not what the manifest says: it differs within patches 0 to 39"):
         train(config(tmp_path, tmp_path / "s", MLP), ["train.batch_size=8"], out=tmp_path / "run")
