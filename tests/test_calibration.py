@@ -99,6 +99,7 @@ def test_no_other_temperature_is_better(case: list[tuple[int, float]]) -> None:
 @given(cases, st.floats(0.1, 10))
 def test_order_auc_and_calls_stay(case: list[tuple[int, float]], temperature: float) -> None:
     y, z = arrays(case)
+    assume(np.abs(z / temperature).max() < 27)  # beyond it, probabilities in float64 run into 1
     p = 1 / (1 + np.exp(-z))
     scaled = apply_temperature(p, temperature)
     assert ((scaled >= 0) & (scaled <= 1)).all()
