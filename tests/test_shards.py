@@ -125,3 +125,11 @@ def test_a_gpu_repeats_its_bits(batch: Batch, precision: Precision) -> None:
             result = step(moved, 0, 1.0)
         found.add(tensors_sha256({str(k): g for k, g in enumerate(result.gradients)}))
     assert len(found) == 1
+
+
+@pytest.mark.parametrize("pieces", [0, 1, 2, 3, 7])
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_workers_share_any_number_of_pieces_in_order(count: int, pieces: int) -> None:
+    workers = Workers(count)
+    assert list(workers.share(lambda _, piece: piece, pieces)) == list(range(pieces))
+    workers.close()

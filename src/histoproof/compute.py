@@ -139,7 +139,7 @@ class Workers:
 
     def share(self, work: Callable[[int, int], T], pieces: int) -> Sequence[T]:
         """[work(worker, piece) for each piece]: worker w takes pieces w, w + count, ..."""
-        if self._pool is None:
+        if self._pool is None or pieces <= 1:
             return [work(0, piece) for piece in range(pieces)]
         used = min(self.count, pieces)
 
