@@ -168,6 +168,10 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Go on with an unfinished run.", show_default=False)
     ] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(metavar="N,N,...", help="Train each seed in turn, into OUT-seedN, ...", show_default=False),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train what CONFIG says, or go on with --resume RUN."""
@@ -175,8 +179,14 @@ def train(
 
     if (config is None) == (resume is None):
         raise typer.BadParameter("give either CONFIG or --resume RUN")
-    if resume is not None and (sets or out):
-        raise typer.BadParameter("--resume goes on with the run as it is: --set and --out make no sense with it")
+    if resume is not None and (sets or out or seeds):
+        raise typer.BadParameter(
+            "--resume goes on with the run as it is: --set, --out and --seeds make no sense with it"
+        )
+    if seeds is not None:
+        assert config is not None
+        _train_seeds(config, seeds, sets or [], out, as_json)
+        return
     with bar("training") as progress:
         if resume is not None:
             result = training.resume(resume, progress=progress)
@@ -199,6 +209,51 @@ def train(
         f"trail_sha256   {result['trail_sha256']}",
     ]
     _emit(result, as_json, lines)
+
+
+def _train_seeds(config: Path, text: str, sets: list[str], out: Path | None, as_json: bool) -> None:
+    from .seeds import train_seeds
+
+    if not all(part.strip().isdecimal() for part in text.split(",")):
+        raise typer.BadParameter(f"--seeds {text}: give whole numbers with commas between, e.g. 42,43,44")
+    if any(one.replace(" ", "").startswith("seed=") for one in sets):
+        raise typer.BadParameter("--seeds and --set seed=... contradict each other: give one of them")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise typer.BadParameter("--seeds trains in turn; under torchrun start one training a seed, with --set seed=N")
+    with bar("training") as progress:
+        result = train_seeds(config, [int(part) for part in text.split(",")], sets, out=out, progress=progress)
+    lines = [f"seed {row['seed']}: {row['run']}: {row['was']}" for row in result["runs"]]
+    for name, s in result["scores"].items():
+        interval = f"95 % t interval {s['low']:.4f} to {s['high']:.4f}" if s["low"] is not None else s["why"]
+        sd = "" if s["sd"] is None else f", sd {s['sd']:.4f}"
+        mean = "" if s["mean"] is None else f"mean {s['mean']:.4f}{sd}, n = {s['n']}, "
+        lines.append(f"valid {name}: {mean}{interval}")
+    if result["status"] == "stopped":
+        lines.append(f"stopped by {result['signal']} at step {result['steps']} of {result['run']}, checkpoint written")
+        lines.append("go on with the same command" if out else f"go on with: histoproof train --resume {result['run']}")
+    _emit(result, as_json, lines, code=130 if result.get("signal") == "SIGINT" else 0)
+
+
+@app.command("runs")
+def list_runs(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to look, at any depth.")] = Path("runs"),
+    where: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Keep runs for which it holds; also != < <= > >=; repeatable."),
+    ] = None,
+    sort: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Order by a key; -KEY: falling.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the runs under DIR, with their scores; seeds of one config together. KEY: a config key, a valid score, a field."""
+    from .runs import runs
+    from .runs.table import shown
+
+    result = runs(folder, where=where or (), sort=sort)
+    terminal = sys.stdout.isatty() and not as_json
+    width = os.get_terminal_size(sys.stdout.fileno()).columns if terminal else 120
+    _emit(result, as_json, [shown(result, terminal=terminal, width=width or 120)])
 
 
 @app.command()
