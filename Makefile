@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow test-browser bench-determinism check docs format lock clean help
+.PHONY: demo test test-slow test-track test-browser bench-determinism check docs format lock clean help
 
 help:
 	@echo "make demo     the whole chain on synthetic patches; ends with the journal's path"
@@ -29,10 +29,18 @@ demo: $(VENV)/.installed
 	@$(BIN)/histoproof demo --out demo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not slow and not browser"
+	$(BIN)/python -m pytest -m "not slow and not track and not browser"
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow
+
+# with the extras beside, as they were when it passed
+$(VENV)/.installed-track: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mlflow,tensorboard]'
+	@touch $@
+
+test-track: $(VENV)/.installed-track
+	$(BIN)/python -m pytest -m track
 
 test-browser: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m browser

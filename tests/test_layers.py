@@ -18,7 +18,7 @@ LAYERS = [
     {"data", "recorder"},
     {"shards", "inference", "experiment"},
     {"evaluate", "predict", "diff", "spikes"},
-    {"loop"},
+    {"loop", "track"},
     {"train"},
     {"twin", "seeds"},
     {"journal"},

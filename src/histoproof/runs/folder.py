@@ -125,18 +125,20 @@ class Run:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold `path` (a run folder or a chained file) for writing. Raises RunError if another process does."""
+def locked(path: Path, *, wait_s: float = 0.2) -> Iterator[None]:
+    """Hold `path` (a run folder or a chained file) for writing. Raises RunError if another process does, for `wait_s` seconds
+    (a little at least: `is_locked`, asked by another process, holds the lock for a moment)."""
     lock = _lock_of(path)
     with writing(lock):
         file = lock.open("w")
     with file:
-        for attempt in range(_LOCK_ATTEMPTS):  # `is_locked`, asked by another process, holds the lock for a moment
+        give_up = time.monotonic() + wait_s
+        while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if attempt == _LOCK_ATTEMPTS - 1:
+                if time.monotonic() > give_up:
                     raise RunError(
                         f"another process is writing to {path}", next="wait for it to end, then try again"
                     ) from None
@@ -154,9 +156,6 @@ def is_locked(path: Path) -> bool:
     except OSError:  # there is no lock file, or none that may be read
         return False
     return False
-
-
-_LOCK_ATTEMPTS = 20
 
 
 def _lock_of(path: Path) -> Path:

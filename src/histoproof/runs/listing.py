@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import RunError
 from .query import matching, ordered
 from .seeds import by_config
-from .status import describe, is_run
+from .status import describe, is_copy, is_run
 
 __all__ = ["run_folders", "runs"]
 
@@ -37,14 +37,14 @@ def runs(folder: Path = Path("runs"), *, where: Sequence[str] = (), sort: str | 
 
 def run_folders(folder: Path) -> Iterator[Path]:
     """Every run folder in `folder` or `folder` itself, in the order of their paths; links to run folders too."""
+    if is_copy(folder):
+        return
     if is_run(folder):
         yield folder
         return
     for name in sorted(_subfolders(folder)):
         inner = folder / name
-        if is_run(inner):
-            yield inner
-        elif not inner.is_symlink():  # a link may lead round in a circle
+        if is_run(inner) or not inner.is_symlink():  # a link may lead round in a circle
             yield from run_folders(inner)
 
 

@@ -10,7 +10,7 @@ from ..errors import HistoproofError, RunError
 from ..files import canonical, read_json
 from .folder import Run, is_locked
 
-__all__ = ["describe", "flattened", "is_run"]
+__all__ = ["describe", "flattened", "is_copy", "is_run"]
 
 _SIGNS = ("config.yaml", "environment.json", "metrics.jsonl", "trail.jsonl", "summary.json", "checkpoints")
 _TAIL = 8192
@@ -20,6 +20,11 @@ _TAIL = 8192
 def is_run(path: Path) -> bool:
     """Whether a folder is a run, even a damaged one: at least two of the names are in it that a run folder holds."""
     return sum((path / name).exists() for name in _SIGNS) >= 2
+
+
+def is_copy(path: Path) -> bool:
+    """Whether a folder is a tracker's copy of a run, or of its model: those are no runs of their own."""
+    return any((path / name).exists() for name in ("copied.json", "MLmodel"))
 
 
 def describe(path: Path) -> dict[str, Any]:
