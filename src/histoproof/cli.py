@@ -217,6 +217,7 @@ def train(
         f"best epoch {best['epoch']} of {result['epochs']}: valid AUC {_interval(auc)}",
         f"weights_sha256 {result['weights_sha256']}",
         f"trail_sha256   {result['trail_sha256']}",
+        *(f"tracked: {report['uri']}: {report['id']}" for report in result.get("tracking", ()) if report["ok"]),
     ]
     _emit(result, as_json, lines)
 

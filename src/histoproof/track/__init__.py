@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import DataError, OutputError, RunError
+from ..errors import ConfigError, DataError, OutputError, RunError
 from ..runs import Run, is_locked, locked, open_run
 from . import mlflow, tensorboard
 
@@ -32,9 +32,9 @@ def track(
     `uri`: of MLflow a server or a database, by default $MLFLOW_TRACKING_URI, else SQLite beside the first run; of TensorBoard the
     log folder, by default `tensorboard` beside the first run. Ended midway, the same command goes on.
 
-    Returns {"to", "uri", "look" (how to see it), "runs": [{"run", "id", "complete", "added": {"metrics", "files", ...}, ...}...], "problems": [{"run",
-    "problem"}...]}: a damaged run keeps no other from being copied. Raises OutputError where the tracker is missing, refuses or
-    cannot be reached, ConfigError for a URI that makes no sense.
+    Returns {"to", "uri", "look" (how to see it), "runs": [{"run", "id", "complete", "added": {"metrics", "files", ...}, ...}...],
+    "problems": [{"run", "problem"}...]}: a damaged run keeps no other from being copied. Raises OutputError where the tracker is
+    missing, refuses or cannot be reached, ConfigError for a URI that makes no sense.
     """
     check(to, uri)
     place = destination(to, uri, runs)
@@ -43,11 +43,8 @@ def track(
     for path in runs:
         try:
             done.append(sync(open_run(path), to, place, experiment))
-        except (RunError, DataError) as e:
+        except (RunError, DataError, ConfigError) as e:
             problems.append({"run": str(path), "problem": e.problem})
-            continue
-        except (KeyError, TypeError, ValueError, AttributeError) as e:
-            problems.append({"run": str(path), "problem": f"damaged: {type(e).__name__}: {e}"})
             continue
         say(f"{path}: {_told(done[-1])}")
     shown = mlflow.without_password(place)

@@ -8,10 +8,11 @@ import hashlib
 import json
 import math
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar
 
 from ..errors import DataError
 from ..files import canonical, read_json, read_lines, sha256_file
@@ -32,6 +33,8 @@ __all__ = [
     "start_ms",
     "tags",
 ]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,20 @@ def prefix_sha256(run: Run, size: int) -> str | None:
         return digest.hexdigest() if _feed(digest, file, size) else None
 
 
+def _reads(read: Callable[[Run], T]) -> Callable[[Run], T]:
+    """A function that reads a run, so that whatever it stumbles over in a damaged one is a DataError."""
+
+    @wraps(read)
+    def reading(run: Run) -> T:
+        try:
+            return read(run)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as e:
+            raise DataError(f"{run.path} is damaged: {type(e).__name__}: {e}", next="train it again") from e
+
+    return reading
+
+
+@_reads
 def scores(run: Run) -> list[Point]:
     """The best epoch's valid scores with their intervals, of a finished run: "best/auc", "best/auc_low", "best/auc_high"."""
     best = run.load_summary()["best"]
@@ -117,12 +134,14 @@ def scores(run: Run) -> list[Point]:
     return points
 
 
+@_reads
 def parameters(run: Run) -> dict[str, str]:
     """The resolved config, flat; text as it is, everything else as JSON."""
     flat = flattened(run.load_config().as_dict())
     return {key: value if isinstance(value, str) else canonical(value) for key, value in flat.items()}
 
 
+@_reads
 def tags(run: Run) -> dict[str, str]:
     """Where the run is and came from, and, once it is finished, its digests."""
     environment = read_json(run.environment)
@@ -164,11 +183,13 @@ def digests(run: Run) -> dict[str, str]:
     return {name: sha256_file(run.path / name) for name in files(run)}
 
 
+@_reads
 def start_ms(run: Run) -> int:
     """When the run began, ms since 1970."""
     return int(datetime.fromisoformat(read_json(run.environment)["started"]).timestamp() * 1000)
 
 
+@_reads
 def end_ms(run: Run) -> int | None:
     """When it finished, ms since 1970; None if its events do not say."""
     ends = [line["time"] for line in read_lines(run.events) if line.get("event") == "finish"]

@@ -34,6 +34,7 @@ _DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # nothing leaves the machine but for the server that was named
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # MLflow's own 7 let a dead server cost minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # standard output is ours
     "MLFLOW_UV_AUTO_DETECT": "false",  # a model must not take up the lock file of the folder one happens to be in
     "GIT_PYTHON_REFRESH": "quiet",
 }
@@ -259,7 +260,8 @@ def _client(uri: str) -> Any:
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+    with _made_by_one(_sqlite_file(uri)):
+        return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 def _experiment(client: Any, uri: str, name: str) -> str:

@@ -34,7 +34,7 @@ def send(client: Any, run: Run, mlflow_run: str, experiment_id: str, weights: st
 
     wanted = f"source_run_id = '{mlflow_run}' AND tags.`{_TAG}` = '{weights}'"
     begun = client.search_logged_models([experiment_id], filter_string=wanted)
-    if begun and begun[0].is_ready():
+    if begun and begun[0].status == "READY":
         return
     logged = (
         begun[0]
