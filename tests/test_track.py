@@ -14,7 +14,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from histoproof.files import JsonLines, read_json, read_lines, write_json
 from histoproof.predict import predict
 from histoproof.runs import runs
 from histoproof.track import track
+from histoproof.track.live import Live
 from histoproof.train import resume, train
 
 from .conftest import lacking
@@ -434,59 +435,86 @@ def test_training_with_a_live_server_changes_no_bit_and_ends_with_a_whole_copy(
 
 
 def test_points_arrive_while_training_goes_on(base: Path, server: str, tmp_path: Path) -> None:
-    """Training is told to stop only when the server has shown some of its steps; then the copy holds what the run does."""
-    process = start(base, tmp_path / "run", server, "train.epochs=100000")
-    try:
-        seen: list[Any] = []
+    """Training waits, at its twelfth step, until the server shows steps of it."""
+    shown: list[Any] = []
+
+    def wait(done: int, total: int, words: str = "") -> None:
         give_up = time.monotonic() + 120
-        while not seen and time.monotonic() < give_up:
-            time.sleep(0.5)
-            assert process.poll() is None
-            experiment = client(server).get_experiment_by_name("histoproof")
+        while done == 12 and not shown and time.monotonic() < give_up:
+            time.sleep(0.2)
+            experiment = client(server).get_experiment_by_name("live")
             found = client(server).search_runs([experiment.experiment_id]) if experiment else []
-            seen = [r for r in found if r.info.run_name == "run" and "step/loss" in r.data.metrics]
-        assert seen, "no step arrived in two minutes"
-        assert seen[0].info.status == "RUNNING"
-        process.send_signal(signal.SIGTERM)
-        out, _ = process.communicate(timeout=120)
-    finally:
-        process.kill()
-        process.communicate()
-    result = json.loads(out)
-    assert result["status"] == "stopped"
-    copy = client(server).get_run(seen[0].info.run_id)
-    if result["tracking"][0]["ok"]:  # on a busy machine the last copying may not be done in time
-        assert copy.info.status == "KILLED"
-        assert history(server, copy.info.run_id) == expected(tmp_path / "run")
+            shown.extend(copy for copy in found if "step/loss" in copy.data.metrics)
+
+    live = Live("mlflow", server, "live")
+    train(base, out=tmp_path / "run", progress=wait, watch=live.watch)
+    assert [copy.info.status for copy in shown] == ["RUNNING"]
+    assert history(server, shown[0].info.run_id) == expected(tmp_path / "run")
+    assert live.reports[0]["ok"]
+    assert client(server).get_run(shown[0].info.run_id).info.status == "FINISHED"
 
 
 def test_a_server_killed_while_training_costs_a_warning_and_track_completes_it(
     base: Path, made: Path, tmp_path: Path
 ) -> None:
     shutil.copyfile(made, tmp_path / "mlflow.db")
-    port = free_port()
-    with serving(tmp_path / "mlflow.db", port) as url:
-        process = start(base, tmp_path / "run", url, "train.epochs=3000")
-        give_up = time.monotonic() + 120
-        while rows(f"sqlite:///{tmp_path / 'mlflow.db'}", "metrics") == 0 and time.monotonic() < give_up:
-            time.sleep(0.2)
-            assert process.poll() is None, "training ended before a step arrived"
-    process.send_signal(signal.SIGTERM)  # the server is dead now
-    out, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors.decode()
-    result = json.loads(out)
-    assert result["status"] == "stopped"
-    ended = resume(tmp_path / "run") if result["steps"] > 10**6 else result
-    assert not result["tracking"][0]["ok"]
-    assert "histoproof track" in result["tracking"][0]["warning"]
-    assert b"Traceback" not in errors
+    database, port = f"sqlite:///{tmp_path / 'mlflow.db'}", free_port()
+    with ExitStack() as stack:
+        url = stack.enter_context(serving(tmp_path / "mlflow.db", port))
+
+        def kill_it(done: int, total: int, words: str = "") -> None:
+            give_up = time.monotonic() + 120
+            while done == 12 and rows(database, "metrics") == 0 and time.monotonic() < give_up:
+                time.sleep(0.2)
+            if done == 12:
+                stack.close()
+
+        live = Live("mlflow", url)
+        result = train(base, out=tmp_path / "run", progress=kill_it, watch=live.watch)
+    assert result["status"] == "finished"
+    assert result["trail_sha256"] == train(base, out=tmp_path / "plain")["trail_sha256"]
+    before = rows(database, "metrics")
+    assert 0 < before < sum(map(len, expected(tmp_path / "run").values()))
+    (report,) = live.reports
+    assert not report["ok"]
     warnings = [line["text"] for line in read_lines(tmp_path / "run" / "events.jsonl") if line["event"] == "warning"]
-    assert any("does not answer" in text or "not done" in text for text in warnings)
-    assert ended["steps"] > 0
+    assert warnings == [report["warning"]]
+    assert f"histoproof track {tmp_path}/run --to mlflow --uri {url}" in warnings[0]
     with serving(tmp_path / "mlflow.db", port) as url:
-        report = track([tmp_path / "run"], to="mlflow", uri=url)["runs"][0]
-        assert history(url, report["id"]) == expected(tmp_path / "run")
-    assert rows(f"sqlite:///{tmp_path / 'mlflow.db'}", "runs") == 1
+        completed = track([tmp_path / "run"], to="mlflow", uri=url)["runs"][0]
+        assert completed["complete"]
+        assert history(url, completed["id"]) == expected(tmp_path / "run")
+    assert rows(database, "runs") == 1
+
+
+def test_a_training_killed_outright_leaves_no_process_and_its_copy_says_so(
+    base: Path, database: str, tmp_path: Path
+) -> None:
+    process = start(base, tmp_path / "run", database, "train.epochs=100000")
+    try:
+        give_up = time.monotonic() + 120
+        while rows(database, "metrics") == 0 and time.monotonic() < give_up:
+            time.sleep(0.2)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    finally:
+        process.kill()
+        process.communicate()
+    assert children
+    give_up = time.monotonic() + 60
+    while any(alive(pid) for pid in children) and time.monotonic() < give_up:
+        time.sleep(0.2)
+    assert not any(alive(pid) for pid in children)
+    (copy,) = client(database).search_runs(["1"])
+    assert copy.info.status == "KILLED"
+    assert history(database, copy.info.run_id) == expected(tmp_path / "run")
+
+
+def alive(pid: str) -> bool:
+    """Whether a process still runs; one that nobody has collected does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_a_server_that_was_never_there_costs_a_warning(base: Path, database: str, tmp_path: Path) -> None:

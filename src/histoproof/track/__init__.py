@@ -55,10 +55,10 @@ def track(
 
 def check(to: To, uri: str | None) -> None:
     """Raise OutputError now for what would fail later: the tracker is not installed, or the URI is none it could use."""
-    if importlib.util.find_spec(to) is None:
-        raise OutputError(f"{_NAMES[to]} is not installed", next=f"pip install 'histoproof[{to}]'")
     if to == "mlflow":
         mlflow.check_uri(uri)
+    if importlib.util.find_spec(to) is None:
+        raise OutputError(f"{_NAMES[to]} is not installed", next=f"pip install 'histoproof[{to}]'")
 
 
 def destination(to: To, uri: str | None, runs: Sequence[Path]) -> str:

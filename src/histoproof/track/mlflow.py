@@ -43,6 +43,8 @@ _DEFAULTS = {
 def check_uri(uri: str | None) -> None:
     """Raise ConfigError for a URI that MLflow cannot use: its file store above all, which it refuses since 3.x."""
     given = uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///"
+    if given == "databricks":
+        return
     scheme = urlsplit(given).scheme.partition("+")[0] if ":" in given else ""
     if scheme in ("", "file"):
         folder = Path(given.removeprefix("file://") or ".").absolute()
@@ -51,7 +53,7 @@ def check_uri(uri: str | None) -> None:
             valid="a database or a server: sqlite:////FOLDER/mlflow.db, http://HOST:5000, postgresql://...",
             next=f"--uri sqlite:///{folder / 'mlflow.db'}",
         )
-    if scheme not in _SCHEMES and given != "databricks":
+    if scheme not in _SCHEMES:
         raise ConfigError(f"MLflow knows no {scheme}:", valid=", ".join(f"{name}://" for name in _SCHEMES))
 
 
