@@ -7,15 +7,16 @@ import json
 import os
 import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ..errors import HistoproofError
-from ..runs import Run
+from ..runs import Run, is_locked
 from . import sync
 
-__all__ = ["follow"]
+__all__ = ["follow", "schedule"]
 
 _EVERY_S, _LONGEST_S = 5.0, 60.0
 
@@ -31,6 +32,9 @@ def follow(order: dict[str, Any], ended: threading.Event, *, every_s: float = _E
     said: dict[str, Any] = {"id": None, "problem": None}
     while True:
         last = ended.wait(pause)
+        if last:
+            schedule(os.getpid(), "SCHED_OTHER")  # nobody is in the way any more
+            _until_unlocked(run)
         try:
             report = sync(run, order["to"], order["uri"], order["experiment"], whole=last)
             said, pause = {"id": report["id"], "problem": None}, every_s
@@ -40,9 +44,21 @@ def follow(order: dict[str, Any], ended: threading.Event, *, every_s: float = _E
             return said
 
 
+def schedule(pid: int, policy: str) -> None:
+    """Put every thread of a process under a scheduling policy, where the system has such a thing."""
+    with suppress(OSError, AttributeError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            os.sched_setscheduler(int(thread.name), getattr(os, policy), os.sched_param(0))
+
+
+def _until_unlocked(run: Run) -> None:
+    """A killed training's pipe may close a moment before its lock does; a lock that stays is that of another training."""
+    give_up = time.monotonic() + 2
+    while is_locked(run.path) and time.monotonic() < give_up:
+        time.sleep(0.05)
+
+
 def _main() -> None:
-    with suppress(OSError):
-        os.nice(10)  # training has the right of way
     order = json.loads(sys.stdin.readline())
     ended = threading.Event()
 

@@ -18,6 +18,7 @@ from ..files import JsonLines
 from ..provenance import now
 from ..runs import Run, locked
 from . import To, check, destination
+from .follow import schedule
 from .mlflow import without_password
 
 __all__ = ["Live"]
@@ -60,6 +61,7 @@ class Live:
             process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, start_new_session=True
             )
+            schedule(process.pid, "SCHED_IDLE")  # the loop has the right of way, from the first import on
             assert process.stdin is not None
             process.stdin.write(json.dumps(order).encode() + b"\n")
             process.stdin.flush()
@@ -73,6 +75,7 @@ class Live:
         """Close its standard input, which says that training ended; (what it said, what went wrong)."""
         if isinstance(process, OSError):
             return {}, f"it could not be started: {process}"
+        schedule(process.pid, "SCHED_OTHER")  # nobody is in its way any more
         try:
             out, _ = process.communicate(timeout=wait_s)
         except subprocess.TimeoutExpired:
