@@ -216,7 +216,9 @@ def test_a_link_to_a_run_is_followed_and_a_circle_is_not(some: Path, tmp_path: P
     assert names(runs(tmp_path)) == ["linked"]
 
 
-def test_the_table_says_on_a_terminal_what_it_says_in_a_file(some: Path) -> None:
+def test_the_table_says_on_a_terminal_what_it_says_in_a_file(some: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
     result = runs(some)
     plain = shown(result, terminal=False)
     rich = shown(result, terminal=True, width=300)
