@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow test-browser bench-determinism audit-score check docs format lock clean help
+.PHONY: demo test test-slow test-track test-browser bench-determinism audit-score check docs format lock clean help
 
 help:
 	@echo "make demo     the whole chain on synthetic patches; ends with the journal's path"
 	@echo "make test     the test suite"
+	@echo "make test-slow, test-track, test-browser   long ones; against a real MLflow server; in a real browser"
 	@echo "make audit-score  how well the audit sees faults planted in the real patches"
 	@echo "make check    format, lint, types, layers, docs"
 	@echo "make docs     write the generated pages again"
@@ -30,10 +31,18 @@ demo: $(VENV)/.installed
 	@$(BIN)/histoproof demo --out demo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not slow and not browser"
+	$(BIN)/python -m pytest -m "not slow and not track and not browser"
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow
+
+# with the extras beside, as they were when it passed
+$(VENV)/.installed-track: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mlflow,tensorboard]'
+	@touch $@
+
+test-track: $(VENV)/.installed-track
+	$(BIN)/python -m pytest -m track
 
 test-browser: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m browser

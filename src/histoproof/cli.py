@@ -299,6 +299,17 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Go on with an unfinished run.", show_default=False)
     ] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(metavar="N,N,...", help="Train each seed in turn, into OUT-seedN, ...", show_default=False),
+    ] = None,
+    track: Annotated[
+        Literal["mlflow", "tensorboard"] | None,
+        typer.Option(help="Copy the run there while it trains.", show_default=False),
+    ] = None,
+    track_uri: Annotated[
+        str | None, typer.Option(metavar="URI", help="Where to; default: as in `track`.", show_default=False)
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train what CONFIG says, or go on with --resume RUN."""
@@ -306,14 +317,23 @@ def train(
 
     if (config is None) == (resume is None):
         raise typer.BadParameter("give either CONFIG or --resume RUN")
-    if resume is not None and (sets or out):
-        raise typer.BadParameter("--resume goes on with the run as it is: --set and --out make no sense with it")
+    if resume is not None and (sets or out or seeds):
+        raise typer.BadParameter(
+            "--resume goes on with the run as it is: --set, --out and --seeds make no sense with it"
+        )
+    live = _live(track, track_uri)
+    watch = live.watch if live else None
+    if seeds is not None:
+        assert config is not None
+        _train_seeds(config, seeds, sets or [], out, as_json, live)
+        return
     with bar("training") as progress:
         if resume is not None:
-            result = training.resume(resume, progress=progress)
+            result = training.resume(resume, progress=progress, watch=watch)
         else:
             assert config is not None
-            result = training.train(config, sets or (), out=out, progress=progress)
+            result = training.train(config, sets or (), out=out, progress=progress, watch=watch)
+    result |= _tracked(live)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and os.environ.get("RANK", "0") != "0":
         return  # under torchrun one process speaks for all
     if result["status"] == "stopped":
@@ -328,8 +348,83 @@ def train(
         f"best epoch {best['epoch']} of {result['epochs']}: valid AUC {_interval(auc)}",
         f"weights_sha256 {result['weights_sha256']}",
         f"trail_sha256   {result['trail_sha256']}",
+        *(f"tracked: {report['uri']}: {report['id']}" for report in result.get("tracking", ()) if report["ok"]),
     ]
     _emit(result, as_json, lines)
+
+
+def _live(to: Literal["mlflow", "tensorboard"] | None, uri: str | None) -> Any:
+    """The tracking beside training; None where none is asked for."""
+    if to is None:
+        if uri is not None:
+            raise typer.BadParameter("--track-uri needs --track mlflow or --track tensorboard")
+        return None
+    from .track.live import Live
+    from .track.mlflow import without_password
+
+    if uri is not None and without_password(uri) != uri:
+        raise typer.BadParameter(
+            "--track-uri holds a password, and a run writes its command down: set MLFLOW_TRACKING_URI instead"
+        )
+    return Live(to, uri)
+
+
+def _tracked(live: Any) -> dict[str, Any]:
+    """What became of the tracking, for the result; what went wrong is said in red."""
+    if live is None:
+        return {}
+    for report in live.reports:
+        if report["warning"]:
+            typer.secho(report["warning"], fg="red", err=True)
+    return {"tracking": live.reports}
+
+
+def _train_seeds(config: Path, text: str, sets: list[str], out: Path | None, as_json: bool, live: Any) -> None:
+    from .seeds import train_seeds
+
+    if not all(part.strip().isdecimal() for part in text.split(",")):
+        raise typer.BadParameter(f"--seeds {text}: give whole numbers with commas between, e.g. 42,43,44")
+    if any(one.replace(" ", "").startswith("seed=") for one in sets):
+        raise typer.BadParameter("--seeds and --set seed=... contradict each other: give one of them")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise typer.BadParameter("--seeds trains in turn; under torchrun start one training a seed, with --set seed=N")
+    with bar("training") as progress:
+        chosen = [int(part) for part in text.split(",")]
+        watch = live.watch if live else None
+        result = train_seeds(config, chosen, sets, out=out, progress=progress, watch=watch)
+    result |= _tracked(live)
+    lines = [f"seed {row['seed']}: {row['run']}: {row['was']}" for row in result["runs"]]
+    for name, s in result["scores"].items():
+        interval = f"95 % t interval {s['low']:.4f} to {s['high']:.4f}" if s["low"] is not None else s["why"]
+        sd = "" if s["sd"] is None else f", sd {s['sd']:.4f}"
+        mean = "" if s["mean"] is None else f"mean {s['mean']:.4f}{sd}, n = {s['n']}, "
+        lines.append(f"valid {name}: {mean}{interval}")
+    if result["status"] == "stopped":
+        lines.append(f"stopped by {result['signal']} at step {result['steps']} of {result['run']}, checkpoint written")
+        lines.append("go on with the same command" if out else f"go on with: histoproof train --resume {result['run']}")
+    _emit(result, as_json, lines, code=130 if result.get("signal") == "SIGINT" else 0)
+
+
+@app.command("runs")
+def list_runs(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to look, at any depth.")] = Path("runs"),
+    where: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Keep runs for which it holds; also != < <= > >=; repeatable."),
+    ] = None,
+    sort: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Order by a key; -KEY: falling.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the runs under DIR, with their scores; seeds of one config together. KEY: a config key, a valid score, a field."""
+    from .runs import runs
+    from .runs.table import shown
+
+    result = runs(folder, where=where or (), sort=sort)
+    terminal = sys.stdout.isatty() and not as_json
+    width = os.get_terminal_size(sys.stdout.fileno()).columns if terminal else 120
+    _emit(result, as_json, [shown(result, terminal=terminal, width=width or 120)])
 
 
 @app.command()
@@ -480,6 +575,32 @@ def journal(
     for problem in result["problems"]:
         typer.secho(f"the evidence contradicts itself: {problem}", fg="red", bold=True, err=True)
     _emit(result, as_json, [f"journal: {result['journal']}"], code=1 if result["problems"] else 0)
+
+
+@app.command()
+def track(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.", show_default=False)],
+    to: Annotated[Literal["mlflow", "tensorboard"], typer.Option(help="The tracker.", show_default=False)],
+    uri: Annotated[
+        str | None,
+        typer.Option(
+            help="A server or database of MLflow (default: $MLFLOW_TRACKING_URI, else mlflow.db beside the first run), "
+            "or TensorBoard's log folder (default: tensorboard beside the first run).",
+            show_default=False,
+        ),
+    ] = None,
+    experiment: Annotated[str, typer.Option(help="MLflow's experiment; made if it is not there.")] = "histoproof",
+    as_json: Json = False,
+) -> None:
+    """Copy runs to MLflow or TensorBoard: what is not there yet is added. Exits with 1 if a run is too damaged to be copied."""
+    from .track import track as copy
+
+    result = copy(runs, to=to, uri=uri, experiment=experiment, say=_to_stderr)
+    for problem in result["problems"]:
+        typer.secho(f"{problem['run']}: {problem['problem']}", fg="red", err=True)
+    lines = [f"{to}: {result['uri']}", *(f"{run['run']}: {run['id']}" for run in result["runs"])]
+    lines.append(f"look at it with: {result['look']}")
+    _emit(result, as_json, lines, code=1 if result["problems"] else 0)
 
 
 def _stopped(result: dict[str, Any]) -> str:

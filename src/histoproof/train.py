@@ -1,7 +1,7 @@
 """Training: a config becomes a run folder, or an unfinished run goes on; it ends in the same bits either way."""
 
-from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,20 @@ from .world import World, join
 
 __all__ = ["resume", "train"]
 
+Watch = Callable[[Path], AbstractContextManager[None]]
+
 
 def train(
-    config: Path, overrides: Sequence[str] = (), *, out: Path | None = None, progress: Progress | None = None
+    config: Path,
+    overrides: Sequence[str] = (),
+    *,
+    out: Path | None = None,
+    progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Train what `config` says into a new run folder (runs/NAME-001, ... unless `out` is given).
+
+    `watch` is entered with the run folder before the first step and left after the last file is written, however training ends.
 
     Returns the run's summary, or {"run", "status": "stopped", "epochs", "steps"} when a signal asked it to stop. Raises
     ConfigError, DataError, OutputError, and RunError when the loss is no longer finite.
@@ -37,7 +46,7 @@ def train(
     setup = prepare(resolved)
     with join(setup.device) as world:
         run = Run(Path(world.first(lambda: str(_new_run(setup, world, out, config.stem)))))
-        return _run(setup, run, world, progress)
+        return _run(setup, run, world, progress, watch)
 
 
 def _with_absolute_paths(config: Config) -> Config:
@@ -50,7 +59,7 @@ def _with_absolute_paths(config: Config) -> Config:
     return config.model_copy(update={"data": data, "evaluate": scored})
 
 
-def resume(path: Path, *, progress: Progress | None = None) -> dict[str, Any]:
+def resume(path: Path, *, progress: Progress | None = None, watch: Watch | None = None) -> dict[str, Any]:
     """Go on with a run at the exact step of its last whole checkpoint; it ends in the bits it would have had.
 
     Returns what `train` returns; for a finished run its summary, unchanged.
@@ -60,7 +69,7 @@ def resume(path: Path, *, progress: Progress | None = None) -> dict[str, Any]:
         return run.load_summary()
     setup = prepare(run.load_config())
     with join(setup.device) as world:
-        return _run(setup, run, world, progress, here=_described(setup, world))
+        return _run(setup, run, world, progress, watch, here=_described(setup, world))
 
 
 def _described(setup: Setup, world: World) -> dict[str, Any]:
@@ -81,11 +90,19 @@ def _new_run(setup: Setup, world: World, out: Path | None, stem: str) -> Path:
 
 
 def _run(
-    setup: Setup, run: Run, world: World, progress: Progress | None, *, here: dict[str, Any] | None = None
+    setup: Setup,
+    run: Run,
+    world: World,
+    progress: Progress | None,
+    watch: Watch | None,
+    *,
+    here: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train to the end. `here`: the environment in which a run goes on; where it is another one, the run says so."""
     intra_op, worker_count = threads(setup.config.train, setup.device, world.size)
     with ExitStack() as stack:
+        if watch is not None and world.leads:
+            stack.enter_context(watch(run.path))
         world.first(lambda: str(stack.enter_context(locked(run.path))))
         stack.enter_context(deterministic(setup.device, intra_op))
         stop = stack.enter_context(StopRequest())

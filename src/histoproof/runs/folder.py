@@ -5,17 +5,29 @@ docs/run-folder.md specifies it. Only this module knows the names.
 
 import fcntl
 import hashlib
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .config import Config, load
-from .errors import OutputError, RunError, writing
-from .files import JsonLines, canonical, read_json, read_lines
+from ..config import Config, load
+from ..errors import OutputError, RunError, writing
+from ..files import JsonLines, canonical, read_json, read_lines
 
-__all__ = ["GENESIS", "Run", "Trail", "chained", "create", "free_name", "locked", "open_run", "trail_end"]
+__all__ = [
+    "GENESIS",
+    "Run",
+    "Trail",
+    "chained",
+    "create",
+    "free_name",
+    "is_locked",
+    "locked",
+    "open_run",
+    "trail_end",
+]
 
 GENESIS = "0" * 64
 """What the first line of a chain follows."""
@@ -113,17 +125,41 @@ class Run:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold `path` (a run folder or a chained file) for writing. Raises RunError if another process does."""
-    lock = path / ".lock" if path.is_dir() else path.with_name(f".{path.name}.lock")
+def locked(path: Path, *, wait_s: float = 0.2) -> Iterator[None]:
+    """Hold `path` (a run folder or a chained file) for writing. Raises RunError if another process does, for `wait_s` seconds
+    (a little at least: `is_locked`, asked by another process, holds the lock for a moment)."""
+    lock = _lock_of(path)
     with writing(lock):
         file = lock.open("w")
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(f"another process is writing to {path}", next="wait for it to end, then try again") from None
+        give_up = time.monotonic() + wait_s
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > give_up:
+                    raise RunError(
+                        f"another process is writing to {path}", next="wait for it to end, then try again"
+                    ) from None
+                time.sleep(0.01)
         yield
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds `path`, as `locked` does, at this moment. Writes nothing."""
+    try:
+        with _lock_of(path).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # there is no lock file, or none that may be read
+        return False
+    return False
+
+
+def _lock_of(path: Path) -> Path:
+    return path / ".lock" if path.is_dir() else path.with_name(f".{path.name}.lock")
 
 
 def create(path: Path) -> Run:
@@ -158,7 +194,8 @@ def open_run(path: Path) -> Run:
     """A run folder that exists. Raises RunError if it is none."""
     if not path.is_dir():
         raise RunError(
-            f"no such run: {path}", next="list your runs' folder, or train one with `histoproof train CONFIG`"
+            f"no such run: {path}",
+            next="list yours with `histoproof runs`, or train one with `histoproof train CONFIG`",
         )
     if not (path / "config.yaml").is_file():
         raise RunError(f"{path} is no run: it has no config.yaml", valid="a folder made by `histoproof train`")
