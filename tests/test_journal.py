@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 import yaml
@@ -34,8 +35,16 @@ def test_the_page_is_whole_opens_from_disk_and_asks_nothing_of_the_network(run: 
     result = journal([run], tmp_path / "j")
     html = Path(result["journal"]).read_text()
     assert html.count("<svg") == html.count("</svg>") == 4
-    assert not re.search(r'(src|href)="(?!#|data:)', html)
+    assert not re.search(
+        r'src="|(?<!xlink:)href="(?!#)[a-z]+:|url\((?!#)|@import', html
+    )  # links are relative; nothing is loaded
     assert "<script" not in html
+    links = [unquote(link) for link in re.findall(r'<a href="([^#"][^"]*)"', html)]
+    assert len(links) > 10
+    gone = {link for link in links if not (tmp_path / "j" / link).is_file()}
+    assert all(
+        link.endswith(".ledger.jsonl") for link in gone
+    )  # the test split was never opened: there is no ledger yet
     for svg in re.findall(r"<svg.*?</svg>", html, flags=re.S):
         ET.fromstring(svg)
     targets = set(re.findall(r'\bid="([^"]*)"', html))
@@ -121,7 +130,7 @@ def test_an_unfinished_run_says_so(store: Path, tmp_path: Path) -> None:
 def test_a_run_at_chance_level_is_told_in_red(tmp_path: Path, write_split: Callable[..., None]) -> None:
     train_on_noise(tmp_path, write_split)
     html = Path(journal([tmp_path / "run"], tmp_path / "j")["journal"]).read_text()
-    assert re.search(r'<div class="warning">at chance level', html)
+    assert re.search(r'<div class="warning" role="note">run: at chance level', html)
 
 
 def test_openings_of_the_test_split_are_printed(store: Path, run: Path, tmp_path: Path) -> None:

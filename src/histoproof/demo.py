@@ -1,4 +1,4 @@
-"""The whole chain on synthetic patches: synth, audit, pack, train, evaluate, predict, journal, each a public function."""
+"""The whole chain on synthetic patches: synth, audit, pack, train, twin, evaluate, predict, journal, each a public function."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +15,7 @@ from .evaluate import evaluate
 from .journal import journal
 from .predict import predict
 from .train import train
+from .twin import twin
 
 __all__ = ["demo", "shipped_config"]
 
@@ -29,29 +30,32 @@ def demo(out: Path, *, lang: Literal["en", "nl"] = "en", say: Callable[[str], No
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{out} exists already", next=f"give another --out, or remove {out}")
     official, audited, store, run = (out / name for name in ("official", "audit", "store", "run"))
-    say(f"1/7 {_TRAIN + _VALID + _TEST} synthetic patches in the official files: {official}")
+    say(f"1/8 {_TRAIN + _VALID + _TEST} synthetic patches in the official files: {official}")
     synth(official, train=_TRAIN, valid=_VALID, test=_TEST)
-    say(f"2/7 audit them: {audited}")
+    say(f"2/8 audit them: {audited}")
     write_audit(audit(official), audited)
-    say(f"3/7 pack them into a store: {store}")
+    say(f"3/8 pack them into a store: {store}")
     packed = pack(official, store)
-    say(f"4/7 train a small CNN: {run}")
+    say(f"4/8 train a small CNN: {run}")
     trained = train(shipped_config("demo"), [f"data.store={store}"], out=run)
     if trained["status"] == "stopped":
         raise RunError("the demo was stopped while training", next=f"go on with `histoproof train --resume {run}`")
-    say("5/7 evaluate it on valid")
+    say(f"5/8 train it again, and compare the two bit by bit: {run}-twin")
+    compared = twin(run)
+    say("6/8 evaluate it on valid")
     scores = evaluate(run)
     images = _some_images(store, out / "images")
-    say(f"6/7 predict on images: {images}")
+    say(f"7/8 predict on images: {images}")
     predictions = predict(run, [images])
-    say(f"7/7 write the journal: {out / 'journal'}")
-    written = journal([audited, run], out / "journal", lang=lang)
+    say(f"8/8 write the journal: {out / 'journal'}")
+    written = journal([audited, run, Path(compared["twin"])], out / "journal", lang=lang)
     return {
         "journal": written["journal"],
         "audit": str(audited),
         "run": str(run),
         "store": packed["store"],
         "best": trained["best"],
+        "twin": {key: compared[key] for key in ("twin", "identical")},
         "auc": scores["metrics"]["auc"],
         "predictions": predictions,
     }

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from .. import metrics
 from ..data.partition import PooledImages
 from ..evaluate import Predictions
-from .evidence import RunEvidence
+from .evidence.runs import RunEvidence
 
 __all__ = ["confusion", "curves", "gallery", "gradients", "ranking", "render"]
 

@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from ..data.findings import Finding, quarantine_reasons
-from ..data.pixels import as_uint8
-from ..data.sources import DAMAGE, Source, open_sources
-from ..data.stream import restored
-from ..errors import HistoproofError
-from ..files import read_lines
+from ...data.findings import Finding, quarantine_reasons
+from ...data.pixels import as_uint8
+from ...data.sources import DAMAGE, Source, open_sources
+from ...data.stream import restored
+from ...errors import HistoproofError
+from ...files import read_lines
 from .audited import Audited, Found, read_audited
 
 __all__ = ["AuditEvidence", "Group", "audit_gallery", "audit_patches", "is_audit", "read_audit"]

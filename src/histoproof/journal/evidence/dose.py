@@ -8,8 +8,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from ..errors import DataError
-from ..files import read_json
+from ...errors import DataError
+from ...files import read_json
 
 __all__ = ["DoseEvidence", "dose_figure", "is_dose", "read_dose"]
 

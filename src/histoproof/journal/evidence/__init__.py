@@ -1,0 +1,106 @@
+"""Everything that the journal's PATHs hold, read once. Absent evidence is absent: the page then says what to run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...errors import RunError
+from ...runs.listing import run_folders
+from .audit import AuditEvidence, is_audit, read_audit
+from .dose import DoseEvidence, is_dose, read_dose
+from .repository import RepositoryEvidence, is_repository, read_repository
+from .runs import RunEvidence, read_run
+from .stores import StoreEvidence, is_store, read_store
+from .twins import TwinEvidence, read_twins
+
+__all__ = ["Evidence", "read_evidence"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was found, each kind in the order it was given."""
+
+    runs: list[RunEvidence] = field(default_factory=list)
+    audits: list[AuditEvidence] = field(default_factory=list)
+    doses: list[DoseEvidence] = field(default_factory=list)
+    stores: list[StoreEvidence] = field(default_factory=list)
+    """Those given, then those of the runs."""
+    repositories: list[RepositoryEvidence] = field(default_factory=list)
+    twins: list[TwinEvidence] = field(default_factory=list)
+    """Found among the runs."""
+
+    @property
+    def problems(self) -> list[str]:
+        """Where evidence contradicts itself, all of it."""
+        parts = (self.audits, self.stores, self.runs, self.twins, self.doses, self.repositories)
+        return [problem for part in parts for found in part for problem in found.problems]
+
+    @property
+    def files(self) -> list[Path]:
+        """Every file that was read, each once."""
+        parts = (self.audits, self.stores, self.runs, self.twins, self.doses, self.repositories)
+        return list(dict.fromkeys(path for part in parts for found in part for path in found.files))
+
+    def same_as(self, run: RunEvidence) -> RunEvidence | None:
+        """The earlier run that `run` is identical to, bit for bit, and evaluated on the same splits; None where there is none."""
+        for twin in self.twins:
+            if twin.b == run.path and twin.found is not None and twin.found["identical"]:
+                other = next(r for r in self.runs if r.path == twin.a)
+                if set(run.evaluations) <= set(other.evaluations) and not run.problems:
+                    return other
+        return None
+
+    def store(self, path: Path) -> StoreEvidence:
+        """The store at `path`."""
+        return next(store for store in self.stores if store.path.absolute() == path.absolute())
+
+
+def read_evidence(paths: Sequence[Path]) -> Evidence:
+    """Read run folders, folders with runs in them, stores, audits, studies and git repositories.
+
+    Raises RunError for a path that is none of these, DataError for damaged evidence.
+    """
+    found = Evidence()
+    stores: dict[Path, Path] = {}
+    runs: list[Path] = []
+    for path in paths:
+        if (path / "config.yaml").is_file():
+            runs.append(path)
+        elif is_audit(path):
+            found.audits.append(read_audit(path))
+        elif is_dose(path):
+            found.doses.append(read_dose(path))
+        elif is_store(path):
+            stores.setdefault(path.absolute(), path)
+        elif is_repository(path):
+            found.repositories.append(read_repository(path))
+        else:
+            runs += _inside(path)
+    found.runs.extend(read_run(run, f"r{n}", _name(run, runs)) for n, run in enumerate(runs, start=1))
+    for run in found.runs:
+        stores.setdefault(run.store.absolute(), run.store)
+    found.stores.extend(read_store(path) for path in stores.values())
+    found.twins.extend(read_twins(found.runs))
+    return found
+
+
+def _name(run: Path, runs: Sequence[Path]) -> str:
+    """The folder's name, with its parent's where several runs are called so."""
+    alike = sum(other.absolute().name == run.absolute().name for other in runs)
+    return run.absolute().name if alike < 2 else "/".join(run.absolute().parts[-2:])
+
+
+def _inside(path: Path) -> list[Path]:
+    """The runs in a folder."""
+    if not path.is_dir():
+        raise RunError(
+            f"no such run: {path}",
+            next="list yours with `histoproof runs`, or train one with `histoproof train CONFIG`",
+        )
+    inside = list(run_folders(path))
+    if not inside:
+        raise RunError(
+            f"{path} holds nothing that a journal can be made of",
+            valid="run folders, or folders with runs; stores; folders of `data audit --out` and `dose`; a git repository",
+        )
+    return inside
