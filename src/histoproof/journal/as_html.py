@@ -100,7 +100,7 @@ class _Html:
     def drawing(self, drawing: Drawing) -> Markup:
         named = Markup('<svg role="img" aria-label="{}"').format(drawing.alt)
         svg = named + Markup(self.svgs[drawing.name].removeprefix("<svg"))
-        figure = Markup('<figure id="f-{}"><div class="plot">{}</div><figcaption>{}</figcaption></figure>')
+        figure = Markup('<figure id="f-{}"><div class="plot" tabindex="0">{}</div><figcaption>{}</figcaption></figure>')
         return figure.format(drawing.name, svg, drawing.caption)
 
     def table(self, table: Table) -> Markup:

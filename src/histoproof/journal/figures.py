@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter
 from numpy.typing import NDArray
 
 from .. import metrics
@@ -103,10 +103,13 @@ def gradients(run: RunEvidence, words: Words) -> Figure:
         )
     if np.nanmin(norm, initial=np.inf) > 0:
         left.set_yscale("log")
+        few = np.nanmax(norm) / np.nanmin(norm) < 100  # less than two decades: the ticks between need labels too
+        left.yaxis.set_major_formatter(FuncFormatter(_plain_number))
+        left.yaxis.set_minor_formatter(FuncFormatter(_between) if few else NullFormatter())
     _label(left, words["gradient_title"], words["step"], words["gradient_axis"])
     right.plot(x, _thin(run.steps["lr"])[0], color=_BLUE, lw=1.2)
     right.set_ylim(bottom=0)
-    right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    right.yaxis.set_major_formatter(FuncFormatter(_plain_number))
     _label(right, words["lr_title"], words["step"], words["lr_axis"])
     return figure
 
@@ -218,6 +221,15 @@ def _thin(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.
         np.array([np.nanmin(part) for part in parts]),
         np.array([np.nanmax(part) for part in parts]),
     )
+
+
+def _plain_number(value: float, _: object) -> str:
+    return f"{value:g}"
+
+
+def _between(value: float, _: object) -> str:
+    """The label of a tick between powers of ten: of 2 and 5 only, so that labels stay apart."""
+    return f"{value:g}" if f"{value:e}"[0] in "25" else ""
 
 
 def _range(interval: dict[str, Any]) -> str:
