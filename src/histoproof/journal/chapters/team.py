@@ -36,7 +36,7 @@ def chapter(found: Evidence, w: Language) -> Chapter:
 
 def _repository(r: RepositoryEvidence, id_: str, w: Language) -> list[Block]:
     facts: list[list[Text]] = [
-        [w.say("team.head"), [Code(r.head[:12]), f" ({r.branch}), {w.say('team.clean' if r.clean else 'team.dirty')}"]],
+        [w.say("team.head"), [Code(r.head[:12]), f" ({r.branch})"]],
         [w.say("team.commits"), f"{w.count(r.commits)}, {w.say('team.from_to', first=r.first, last=r.last)}"],
         [w.say("team.merges"), w.count(r.merges)],
         [w.say("team.tags"), ", ".join(r.tags) or w.say("none")],

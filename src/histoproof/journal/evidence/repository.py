@@ -10,7 +10,8 @@ __all__ = ["RepositoryEvidence", "is_repository", "read_repository"]
 
 _GRAPH = 24
 _CHECKS = (".github/workflows", ".gitlab-ci.yml", ".ci", ".pre-commit-config.yaml", "Jenkinsfile")
-# A repository from elsewhere may bring a config of its own: nothing in it may start a program.
+# A repository from elsewhere may bring a config of its own: nothing in it may start a program. That is also why git is not asked
+# whether the working tree is clean: that can run filters.
 _SAFE = (
     *("-c", "core.fsmonitor=false", "-c", "log.showSignature=false", "-c", "core.hooksPath=/dev/null"),
     *("-c", "diff.external=", "-c", "core.pager=cat", "-c", "protocol.allow=never"),
@@ -36,7 +37,6 @@ class RepositoryEvidence:
     tags: list[str]
     checks: list[str]
     """Files that say what is checked, as far as they are committed."""
-    clean: bool
     problems: list[str]
 
     @property
@@ -80,7 +80,6 @@ def read_repository(path: Path) -> RepositoryEvidence:
         ).rstrip(),
         tags=_git(path, "tag", "--merged", "HEAD").split(),
         checks=[name for name in tracked if any(name == c or name.startswith(f"{c}/") for c in _CHECKS)],
-        clean=not _git(path, "status", "--porcelain", "--untracked-files=no").strip(),
         problems=[],
     )
 
