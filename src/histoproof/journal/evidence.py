@@ -106,7 +106,7 @@ def _read(run: Run, path: Path) -> RunEvidence:
     summary = run.load_summary() if run.finished else None
     store = Path(config["data"]["store"])
     has_store = (store / "manifest.json").is_file()
-    openings, problem = _ledger(store) if has_store else (None, None)
+    openings, problem = _ledger(store, run) if has_store else (None, None)
     found, spikes_problem = _spikes(path)
     return RunEvidence(
         path=path,
@@ -172,9 +172,11 @@ def _columns(lines: list[dict[str, Any]]) -> dict[str, NDArray[np.float64]]:
     return {n: np.array([np.nan if line[n] is None else line[n] for line in lines], dtype=np.float64) for n in names}
 
 
-def _ledger(store: Path) -> tuple[list[dict[str, Any]], str | None]:
+def _ledger(store: Path, run: Run) -> tuple[list[dict[str, Any]], str | None]:
+    """The openings, and what is wrong with the ledger, of which the run's own look at the test split bears witness."""
     try:
-        return ledger.openings(store), None
+        problems = ledger.verify(store, ledger.witnesses_in(store, [run.evaluation("test")]))
+        return ([], "; ".join(map(str, problems))) if problems else (ledger.openings(store), None)
     except HistoproofError as e:
         return [], e.problem
 
@@ -192,5 +194,5 @@ def _files(run: Run, splits: list[str], store: Path) -> tuple[Path, ...]:
     name = run.load_config().data.partition
     if name is not None:
         paths.append(store / "partitions" / f"{name}.npy")
-    paths += [store / "manifest.json", store / "findings.jsonl", ledger.path_of(store)]
+    paths += [store / "manifest.json", store / "findings.jsonl", ledger.path_of(store), ledger.witness_of(store)]
     return tuple(path for path in paths if path.is_file())
