@@ -548,14 +548,17 @@ def champion(
     out: Annotated[
         Path | None, typer.Option(help="Folder to make, or to go on with; default STUDY/champion.", show_default=False)
     ] = None,
+    store: Annotated[Path | None, typer.Option(help="Store, if not the configs'.", show_default=False)] = None,
     as_json: Json = False,
 ) -> None:
     """Freeze the best run of a study: retrained, calibrated, with a threshold, compared with baselines. Goes on if stopped."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise typer.BadParameter("champion trains in turn: start it without torchrun")
     from .champion import champion as freeze
     from .champion.words import champion_words
 
     with bar("champion") as progress:
-        result = freeze(study, seeds=seeds, by=by, rule=rule, out=out, say=_to_stderr, progress=progress)
+        result = freeze(study, seeds=seeds, by=by, rule=rule, out=out, store=store, say=_to_stderr, progress=progress)
     if result["status"] == "stopped":
         line = f"stopped by {result['signal']} in {result['run']}, checkpoint written; go on with the same command"
         _emit(result, as_json, [line], code=130 if result["signal"] == "SIGINT" else 0)

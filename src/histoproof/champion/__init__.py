@@ -31,6 +31,7 @@ def champion(
     by: str | None = None,
     rule: str | None = None,
     out: Path | None = None,
+    store: Path | None = None,
     say: Callable[[str], None] = lambda _: None,
     progress: Callable[..., None] | None = None,
 ) -> dict[str, Any]:
@@ -38,7 +39,8 @@ def champion(
 
     `study`: any folder with finished runs of one store and partition, or one run. `by`: the metric (default: the runs'
     evaluate.primary). `rule`: how the threshold is chosen, see `rules.parse_rule` (default f2; with by f1: f1). `out`: default
-    STUDY/champion; what was begun there goes on, what was frozen there is never overwritten. `say` gets a line a stage.
+    STUDY/champion; what was begun there goes on, what was frozen there is never overwritten. `store` replaces the configs'
+    (the study came from another machine). `say` gets a line a stage.
 
     Everything is decided on valid; no label of test is read. Writes OUT/champion.json last and returns its content (keys: see
     docs/champion.md); or {"status": "stopped", "out", ...} when a signal asked to stop. Raises ConfigError, DataError, RunError,
@@ -51,7 +53,8 @@ def champion(
     _check_place(out)
     field = find(study, out)
     metric = primary_of(field, by)
-    valid = open_valid(Run(Path(field.groups[0]["runs"][0])).load_config())
+    valid = open_valid(Run(Path(field.groups[0]["runs"][0])).load_config(), store)
+    field.check(valid)
     say(f"1/5 rank {len(field.groups)} candidates by {metric} on {len(valid.labels)} valid patches")
     ranking, lost = rank(field, valid, metric, chosen_rule, replicates=_RANKING_REPLICATES, progress=progress)
     with writing(out):
@@ -63,7 +66,7 @@ def champion(
         _write_selection(out, selection, begun.load_config())
         wanted = new_seeds([s.seed for s in ranking[0].scores], seeds)
         say(f"2/5 retrain {begun.path} with seeds {', '.join(map(str, wanted))}")
-        done = retrain(begun.config, wanted, out / "seeds", progress)
+        done = retrain(begun.config, wanted, out / "seeds", store=valid.store.path, progress=progress)
         if done["status"] == "stopped":
             return _stopped(done, out)
         judged = judge(out, done["runs"], valid, metric, chosen_rule, say)

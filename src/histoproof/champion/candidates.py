@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import metrics
+from ..data.partition import Part
 from ..errors import ConfigError, DataError, HistoproofError, RunError
 from ..evaluate import Predictions
 from ..rules import Rule
@@ -38,11 +39,13 @@ class RunScore:
     run: str
     seed: int
     primary: float | None
-    """The primary score to expect on new patches: .632-corrected where it hangs on the threshold."""
+    """The primary score to expect on new patches: .632-corrected where it hangs on the threshold, see `corrected`."""
     seen: float | None
     """The same as seen on the patches that the threshold was chosen on."""
     auc: float | None
     threshold: float | None
+    corrected: bool
+    """False where `primary` is `seen`: for want of a threshold in it, or because valid is one group, which leaves nothing out."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,18 @@ class Field:
     unfinished: int
     left_out: list[dict[str, str]]
     """[{"run", "why"}...]"""
+    store_sha256: str
+    partition_sha256: str | None
+
+    def check(self, valid: Valid) -> None:
+        """Raise DataError unless the store is the one that the runs were trained on."""
+        part = valid.part.sha256 if isinstance(valid.part, Part) else None
+        if (valid.store.content_sha256, part) != (self.store_sha256, self.partition_sha256):
+            raise DataError(
+                f"{valid.store.path} is not the store, or holds not the partition, that the runs were trained on",
+                valid="the same patches, labels, quarantine and partition, wherever they lie",
+                next="say where they lie now with --store",
+            )
 
 
 def find(study: Path, out: Path) -> Field:
@@ -108,14 +123,14 @@ def find(study: Path, out: Path) -> Field:
             f"there is no finished run in {study} ({unfinished} unfinished, {len(damaged)} damaged)",
             next="see `histoproof runs`; train some with `histoproof train CONFIG`",
         )
-    _share_patches(finished)
+    patches = _share_patches(finished)
     groups = by_config(finished)
     twice = [out for group in groups for out in group["left_out"]]
-    return Field(groups, {row["run"]: row for row in finished}, unfinished, [*damaged, *twice])
+    return Field(groups, {row["run"]: row for row in finished}, unfinished, [*damaged, *twice], *patches)
 
 
-def _share_patches(rows: Sequence[dict[str, Any]]) -> None:
-    """Raise DataError unless all runs are of one store and one partition."""
+def _share_patches(rows: Sequence[dict[str, Any]]) -> tuple[str, str | None]:
+    """(digest of the store, of the partition) of all runs. Raises DataError unless they are of one."""
     found: dict[tuple[Any, ...], str] = {}
     for row in rows:
         summary = Run(Path(row["run"])).load_summary()
@@ -131,6 +146,8 @@ def _share_patches(rows: Sequence[dict[str, Any]]) -> None:
             valid="runs of one store, one partition, one fold and one data.quarantine: others cannot be compared",
             next="give a folder that holds only those",
         )
+    store, part, *_ = next(iter(found))
+    return str(store), part
 
 
 def primary_of(field: Field, by: str | None) -> str:
@@ -152,9 +169,10 @@ def score_run(
     choice = choose_threshold(found.label, found.probability, rule, groups=groups, replicates=replicates)
     value = metrics.score(found.label, found.probability)
     if by in _WITHOUT_THRESHOLD:
-        return RunScore(path, seed, value[by], value[by], value["auc"], choice.threshold.value)
+        return RunScore(path, seed, value[by], value[by], value["auc"], choice.threshold.value, False)
     primary, seen = _of(choice.corrected, by), choice.chosen[by].value
-    return RunScore(path, seed, primary, seen, value["auc"], choice.threshold.value)
+    best = seen if primary is None else primary
+    return RunScore(path, seed, best, seen, value["auc"], choice.threshold.value, primary is not None)
 
 
 def rank(

@@ -1,5 +1,6 @@
 """The winner trained again, with seeds that the search never saw: its own score was picked because it was high."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,15 +23,15 @@ def new_seeds(used: Sequence[int], count: int) -> list[int]:
 
 
 def retrain(
-    config: Path, seeds: Sequence[int], folder: Path, progress: Callable[..., None] | None = None
+    config: Path, seeds: Sequence[int], folder: Path, *, store: Path, progress: Callable[..., None] | None = None
 ) -> dict[str, Any]:
-    """Train `config`, a run's resolved one, for each seed into FOLDER/seedN; finished ones are reused, a cut one goes on.
+    """Train `config`, a run's resolved one, on `store` for each seed into FOLDER/seedN.
 
-    Returns what `seeds.train_seeds` returns.
+    A finished one is reused, a cut one goes on. Returns what `seeds.train_seeds` returns.
     """
     for seed in seeds:
         _clear_stillborn(folder / f"seed{seed}")
-    return train_seeds(config, seeds, within=folder, progress=progress)
+    return train_seeds(config, seeds, [f"data.store={json.dumps(str(store))}"], within=folder, progress=progress)
 
 
 def _clear_stillborn(place: Path) -> None:

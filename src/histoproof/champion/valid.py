@@ -44,22 +44,25 @@ class Valid:
             )
 
 
-def open_valid(config: Config) -> Valid:
-    """The valid patches that `config` names. Raises DataError where they are not there, or hold one class only."""
-    store = open_store(Path(config.data.store))
-    train, part = (open_part(store, role, config.data.partition, config.data.fold) for role in ("train", "valid"))
+def open_valid(config: Config, store: Path | None = None) -> Valid:
+    """The valid patches that `config` names, in `store` if its own lies elsewhere now.
+
+    Raises DataError where they are not there, or hold one class only.
+    """
+    opened = open_store((store or Path(config.data.store)).absolute())
+    train, part = (open_part(opened, role, config.data.partition, config.data.fold) for role in ("train", "valid"))
     rows = part.rows(config.data.quarantine)
     assert part.labels is not None  # rows() has seen to it
     labels = np.asarray(part.labels[rows])
     if len(np.unique(labels)) < 2:
         raise DataError(
-            f"every valid patch of {store.path} has label {labels[0]}: no threshold can be chosen, no model is better",
+            f"every valid patch of {opened.path} has label {labels[0]}: no threshold can be chosen, no model is better",
             valid="both classes in valid",
             next="deal the patches anew with `histoproof data split`",
         )
-    groups = group_labels_of(store, part, config.evaluate.groups)
+    groups = group_labels_of(opened, part, config.evaluate.groups)
     chosen = None if groups is None else groups[rows]
-    return Valid(store, train, part, rows, labels, chosen, None if groups is None else config.evaluate.groups.column)
+    return Valid(opened, train, part, rows, labels, chosen, None if groups is None else config.evaluate.groups.column)
 
 
 def predictions_of(path: Path, valid: Valid, *, tta: bool) -> Predictions:

@@ -25,7 +25,8 @@ def champion_words(content: dict[str, Any], out: Path) -> list[str]:
 
 def _selection(content: dict[str, Any]) -> list[str]:
     chosen, by = content["selection"], content["primary"]
-    at = "" if by in ("auc", "average_precision") else " at each one's own threshold, .632-corrected"
+    corrected = ".632-corrected" if chosen["winner"]["runs"][0]["corrected"] else "not corrected: valid is one group"
+    at = "" if by in ("auc", "average_precision") else f" at each one's own threshold, {corrected}"
     lines = [
         f"best of {chosen['candidates']} candidates ({chosen['runs']} finished runs; {chosen['unfinished']} unfinished, "
         f"{len(chosen['left_out'])} left out) by {by} on valid{at}, then AUC:"
