@@ -138,7 +138,9 @@ def test_runs_of_champions_are_no_candidates_and_another_out_gives_the_same(
 def test_the_store_may_lie_elsewhere_and_must_be_the_same(study: Path, own: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(study, tmp_path / "s", ignore=shutil.ignore_patterns("champion", "b", "a43")))
     config = copy / "a" / "config.yaml"
-    config.write_text(re.sub(r"store: .*", "store: elsewhere", config.read_text(), count=1))
+    config.write_text(
+        re.sub(r"store: .*", "store: elsewhere", config.read_text(), count=1).replace("tta: none", "tta: d4")
+    )
     with pytest.raises(DataError, match="no such store: .*elsewhere"):
         champion(copy)
     synth(tmp_path / "d", train=64, valid=96, test=8, seed=1)
@@ -148,7 +150,9 @@ def test_the_store_may_lie_elsewhere_and_must_be_the_same(study: Path, own: Path
     moved = Path(shutil.copytree(own, tmp_path / "moved store"))
     found = champion(copy, store=moved)
     assert (found["store"], found["store_sha256"]) == (str(moved), open_store(own).content_sha256)
-    assert evaluate(copy / "champion")["metrics"] == found["choice"]["chosen"]
+    again = evaluate(copy / "champion")
+    assert (again["tta"], again["metrics"]) == ("d4", found["choice"]["chosen"])
+    assert found["tta"] == "d4"
 
 
 def test_with_one_group_only_the_score_is_not_corrected_and_says_so(study: Path, own: Path, tmp_path: Path) -> None:
@@ -266,6 +270,15 @@ def test_threshold_and_temperature_are_those_of_the_frozen_runs_predictions(stud
     assert calibration["after"]["nll"]["value"] <= calibration["before"]["nll"]["value"]
     assert calibration["after"]["auc"]["value"] == calibration["before"]["auc"]["value"]
     assert set(calibration["cross_fitted"]) == {"ece", "nll", "brier"}
+
+
+def test_what_it_was_not_shown_to_beat_is_said_in_red(frozen: Content) -> None:
+    for name, rows in frozen["comparison"].items():
+        row = next(row for row in rows if row["score"] == "f2")
+        better = row["difference"]["value"] > 0 and row["p_holm"] is not None and row["p_holm"] < 0.05
+        told = any(warning.startswith(f"not shown to be better than {name} in f2") for warning in frozen["warnings"])
+        assert told == (not better and name != "runner-up")
+    assert any(warning.startswith("not shown to be better than mean-colour") for warning in frozen["warnings"])
 
 
 def test_it_is_compared_with_every_baseline_on_the_same_patches_each_at_its_own_threshold(
@@ -623,7 +636,7 @@ def test_the_commands_print_what_was_decided_and_exit_as_promised(study: Path, o
 
 def test_the_words_hold_champion_threshold_calibration_and_comparison(study: Path, frozen: Content) -> None:
     text = "\n".join(champion_words(frozen, study / "champion"))
-    assert "best of 2 candidates (3 finished runs" in text
+    assert "best of 2 candidates (3 finished" in text
     assert re.search(r"threshold: 0\.\d{4} \(0\.\d{4} to [01]\.\d{4}\), by the rule: the highest F2", text)
     for name in ("ece", "nll", "brier"):
         assert re.search(rf"  {name} +0\.\d+ \(.*\) -> 0\.\d+ \(.*\); cross-fitted 0\.\d+", text)

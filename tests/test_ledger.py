@@ -202,6 +202,17 @@ def test_what_cannot_be_written_down_is_not_opened(tmp_path: Path, mounted: obje
         ledger.open_test(folder / "store", "on a read-only disk")
 
 
+def test_a_link_to_a_store_leads_to_its_own_ledger(three: Path, tmp_path: Path) -> None:
+    three.mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "elsewhere" / "mine"
+    link.symlink_to(three)
+    assert len(ledger.openings(link)) == 3
+    ledger.open_test(link, "through a link")
+    assert len(ledger.openings(three)) == 4
+    assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["mine"]
+
+
 def test_the_command_tells_zero_openings_and_refuses_what_is_no_store(store: Path, tmp_path: Path) -> None:
     own = Path(shutil.copytree(store, tmp_path / "own"))
     found = ledger.ledger(own)

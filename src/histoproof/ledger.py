@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import DataError, HistoproofError, RunError, SealedError
+from .errors import DataError, HistoproofError, OutputError, RunError, SealedError
 from .files import JsonLines, canonical, read_json, sync_folder, write_json
 from .provenance import command_line, now
 from .runs import GENESIS, chained, locked
@@ -76,15 +76,17 @@ class _Content:
 
 
 def path_of(store: Path) -> Path:
-    """Where a store's ledger is: beside it, STORE.ledger.jsonl, so that packing again does not lose it."""
-    whole = store.absolute()
+    """Where a store's ledger is: beside it, STORE.ledger.jsonl, so that packing again does not lose it.
+
+    Beside the store itself, if `store` is a link to it: one store has one ledger, however many links lead there.
+    """
+    whole = store.resolve()
     return whole.with_name(f"{whole.name}.ledger.jsonl")
 
 
 def witness_of(store: Path) -> Path:
     """Where the ledger's witness is: STORE.ledger.head.json."""
-    whole = store.absolute()
-    return whole.with_name(f"{whole.name}.ledger.head.json")
+    return path_of(store).with_name(f"{store.resolve().name}.ledger.head.json")
 
 
 def openings(store: Path) -> list[dict[str, Any]]:
@@ -190,6 +192,16 @@ def open_test(store: Path, reason: str | None, *, witnesses: Sequence[Witness] =
             'or open it for this run with --open-test "why it may be opened now". Either is written into the ledger',
         )
     path = path_of(store)
+    try:
+        return _opened(store, path, reason.strip(), witnesses, what)
+    except OutputError as e:
+        raise OutputError(
+            e.problem,
+            next=f"what cannot be written down is not opened: make {path.parent} writable, or copy the store and its ledger",
+        ) from e
+
+
+def _opened(store: Path, path: Path, reason: str, witnesses: Sequence[Witness], what: dict[str, str]) -> dict[str, Any]:
     with locked(path, wait_s=_WAIT_S):
         own, damaged = _own_witness(store)
         content = _read(path)
@@ -197,7 +209,7 @@ def open_test(store: Path, reason: str | None, *, witnesses: Sequence[Witness] =
         number, link = len(content.lines) + 1, _last_link(content)
         if content.lines and (own is None or own.number < len(content.lines)):
             write_json(witness_of(store), {"lines": len(content.lines), "chain": link})
-        line = {"number": number, "opened": now(), "by": _user(), "reason": reason.strip(), "command": command_line()}
+        line = {"number": number, "opened": now(), "by": _user(), "reason": reason, "command": command_line()}
         line |= what | ({"after_torn_bytes": len(content.torn)} if content.torn else {})
         line["chain"] = chained(link, line)
         file = JsonLines(path)  # cuts a torn line

@@ -63,6 +63,7 @@ def champion(
         _check_place(out)
         selection = _selection(study, field.unfinished, [*field.left_out, *lost], ranking, metric, chosen_rule)
         begun = Run(Path(ranking[0].scores[0].run))
+        valid = open_valid(begun.load_config(), store)  # with the winner's own groups
         _write_selection(out, selection, begun.load_config())
         wanted = new_seeds([s.seed for s in ranking[0].scores], seeds)
         say(f"2/5 retrain {begun.path} with seeds {', '.join(map(str, wanted))}")

@@ -60,11 +60,11 @@ def freeze(
         "choice": judged.choice.as_json(),
         "baselines": {b.name: {**b.save(out / "baselines"), "threshold": at[b.name]} for b in others.models},
         "skipped": others.skipped,
-        "comparison": compared(judged, others, at, valid, by),
+        "comparison": (table := compared(judged, others, at, valid, by)),
     }
     write_figures(place.figures, valid.labels, judged.raw.probability, judged.found.probability, content, valid.groups)
     model = load_model(judged.run.path)
-    warnings = [*judged.run.load_summary()["warnings"], *_looks_before(valid)]
+    warnings = [*judged.run.load_summary()["warnings"], *_not_better(table, by), *_looks_before(valid)]
     content |= {"warnings": warnings, "histoproof": __version__, "environment": environment(model.device.type)}
     plain: dict[str, Any] = json.loads(readable(content))  # as it will be read back
     plain["champion_sha256"] = digest_of(plain)
@@ -101,6 +101,23 @@ def _patches(valid: Valid) -> dict[str, Any]:
         "positive": int(valid.labels.sum()),
         "groups": groups,
     }
+
+
+def _not_better(table: dict[str, list[dict[str, Any]]], by: str) -> list[str]:
+    """The baselines that the champion was not shown to beat in the score it was chosen by: then what was it trained for?"""
+    found = []
+    for name, rows in table.items():
+        row = next(row for row in rows if row["score"] == by)
+        value, p = row["difference"]["value"], row["p_holm"]
+        if name != "runner-up" and (value is None or value <= 0 or p is None or p >= 0.05):
+            said = "no p-value" if p is None else f"p {p:.4f} after Holm"
+            scores = f"{_plain(row['a'])} against {_plain(row['b'])}, {said}"
+            found.append(f"not shown to be better than {name} in {by}: {scores}")
+    return found
+
+
+def _plain(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"
 
 
 def _looks_before(valid: Valid) -> list[str]:

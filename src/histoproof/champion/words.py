@@ -28,7 +28,7 @@ def _selection(content: dict[str, Any]) -> list[str]:
     corrected = ".632-corrected" if chosen["winner"]["runs"][0]["corrected"] else "not corrected: valid is one group"
     at = "" if by in ("auc", "average_precision") else f" at each one's own threshold, {corrected}"
     lines = [
-        f"best of {chosen['candidates']} candidates ({chosen['runs']} finished runs; {chosen['unfinished']} unfinished, "
+        f"best of {_of(content)} ({chosen['runs']} finished; {chosen['unfinished']} unfinished, "
         f"{len(chosen['left_out'])} left out) by {by} on valid{at}, then AUC:"
     ]
     for place, row in enumerate(chosen["ranking"][:_SHOWN], start=1):
