@@ -110,9 +110,8 @@ def evaluate(
     if part.labels is None:
         part.rows(config.data.quarantine)  # says what is missing, before anything is written down
     _check_store(folder if frozen is None else frozen.run, opened, part)
-    with (
-        locked(folder.path) if split == "test" else nullcontext()
-    ):  # held first: no look whose scores could not be kept
+    held = locked(folder.path) if split == "test" else nullcontext()  # no look whose scores could not be kept
+    with held:
         line = _open_test(opened, part, run, folder, model, frozen, open_test) if split == "test" else None
         found = predict_part(model, part, tta=use_tta)
         result = score_predictions(found, config, opened, part, model=model, tta=use_tta)
@@ -162,22 +161,19 @@ def _open_test(
 
 def _looks_before(store: Store, line: dict[str, Any]) -> list[str]:
     """What an opening must be told of those before it: whoever saw a score of these patches may have chosen by it."""
-    same = ("partition",)
-    before = [
-        one for one in ledger.openings(store.path)[: line["number"] - 1] if all(one.get(k) == line.get(k) for k in same)
-    ]
-    by = [one for one in before if (one.get("champion_sha256"), one["weights_sha256"]) != _who(line)]
-    if not by:
+    before = ledger.openings(store.path)[: line["number"] - 1]
+    others = [one for one in before if one.get("partition") == line.get("partition") and _who(one) != _who(line)]
+    if not others:
         return []
-    last = by[-1]
+    last, times = others[-1], "once" if len(others) == 1 else f"{len(others)} times"
     return [
-        f"no longer a blind look: these test patches were opened {len(by)} times before with another model, last on "
+        f"no longer a blind look: these test patches were opened {times} before with another model, last on "
         f"{last['opened']} by {last['by']} ({last['reason']}). If anything was chosen after that, this score flatters"
     ]
 
 
 def _who(line: dict[str, Any]) -> tuple[Any, Any]:
-    return line.get("champion_sha256"), line["weights_sha256"]
+    return line.get("champion_sha256"), line.get("weights_sha256")
 
 
 def _warnings(folder: Run, frozen: Frozen | None, found: Predictions, split: str) -> list[str]:

@@ -9,7 +9,7 @@ from ..errors import ConfigError, OutputError, writing
 from ..experiment import config_digest
 from ..files import read_json, write_json
 from ..frozen import champion_json, is_champion
-from ..rules import Rule, parse_rule
+from ..rules import FBeta, Rule, parse_rule
 from ..runs import Run, locked
 from .candidates import Candidate, find, primary_of, rank
 from .freeze import freeze
@@ -38,9 +38,9 @@ def champion(
     """Choose the best config of a study, retrain it over `seeds` (>= 3) new seeds, and freeze one of those runs in `out`.
 
     `study`: any folder with finished runs of one store and partition, or one run. `by`: the metric (default: the runs'
-    evaluate.primary). `rule`: how the threshold is chosen, see `rules.parse_rule` (default f2; with by f1: f1). `out`: default
-    STUDY/champion; what was begun there goes on, what was frozen there is never overwritten. `store` replaces the configs'
-    (the study came from another machine). `say` gets a line a stage.
+    evaluate.primary). `rule`: how the threshold is chosen, see `rules.parse_rule` (default f2; where F1 is the metric: f1).
+    `out`: default STUDY/champion; what was begun there goes on, what was frozen there is never overwritten. `store` replaces
+    the configs' (the study came from another machine). `say` gets a line a stage.
 
     Everything is decided on valid; no label of test is read. Writes OUT/champion.json last and returns its content (keys: see
     docs/champion.md); or {"status": "stopped", "out", ...} when a signal asked to stop. Raises ConfigError, DataError, RunError,
@@ -48,11 +48,12 @@ def champion(
     """
     if seeds < 3:
         raise ConfigError(f"--seeds {seeds}", valid="3 or more: a mean of fewer says nothing of how far seeds move it")
-    chosen_rule = parse_rule(rule or ("f1" if by == "f1" else "f2"))
+    asked_rule = None if rule is None else parse_rule(rule)
     out = study / "champion" if out is None else out
     _check_place(out)
     field = find(study, out)
     metric = primary_of(field, by)
+    chosen_rule = asked_rule or FBeta(1.0 if metric == "f1" else 2.0)
     valid = open_valid(Run(Path(field.groups[0]["runs"][0])).load_config(), store)
     field.check(valid)
     say(f"1/5 rank {len(field.groups)} candidates by {metric} on {len(valid.labels)} valid patches")
@@ -70,7 +71,7 @@ def champion(
         done = retrain(begun.config, wanted, out / "seeds", store=valid.store.path, progress=progress)
         if done["status"] == "stopped":
             return _stopped(done, out)
-        judged = judge(out, done["runs"], valid, metric, chosen_rule, say)
+        judged = judge(out, wanted, valid, metric, chosen_rule, say)
         say("4/5 train and predict with the baselines, compare")
         others = opponents(out, ranking, judged.config, valid, wanted[0], progress)
         if isinstance(others, dict):

@@ -138,5 +138,5 @@ def mlp(
     done = train_seeds(shipped_config("baseline"), [seed], overrides, within=folder / "mlp", progress=progress)
     if done["status"] == "stopped":
         return done
-    run = Path(done["runs"][0]["run"])
+    run = folder / "mlp" / f"seed{seed}"
     return Baseline("mlp", f"the mission's MLP, seed {seed}", predictions_of(run, valid, tta=False), run=run)

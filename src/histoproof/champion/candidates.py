@@ -1,7 +1,7 @@
 """Who may become champion: the finished runs of a study, those that differ in nothing but the seed as one, ranked on valid."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -21,7 +21,7 @@ from ..runs.status import describe
 from ..threshold import choose_threshold
 from .valid import Valid, predictions_of
 
-__all__ = ["BY", "MARKS", "Candidate", "Field", "RunScore", "find", "primary_of", "rank", "score_run"]
+__all__ = ["BY", "MARKS", "Candidate", "Field", "RunScore", "alike", "find", "primary_of", "rank", "score_run"]
 
 BY = ("f2", "f1", "auc", "average_precision", "balanced_accuracy", "accuracy")
 """What a champion may be chosen by."""
@@ -45,7 +45,7 @@ class RunScore:
     auc: float | None
     threshold: float | None
     corrected: bool
-    """False where `primary` is `seen`: for want of a threshold in it, or because valid is one group, which leaves nothing out."""
+    """False where `primary` is `seen`: for want of a threshold in it, or because valid is too small, see `alike`."""
 
 
 @dataclass(frozen=True)
@@ -189,24 +189,33 @@ def rank(
     differing = _differing(field)
     done, total = 0, sum(len(group["runs"]) for group in field.groups)
     for group in field.groups:
-        scores = []
+        mine = []
         for path in group["runs"]:
             try:
                 found = predictions_of(Path(path), valid, tta=False)
                 seed = field.rows[path]["seed"]
-                scores.append(score_run(path, seed, found, by, rule, groups=valid.groups, replicates=replicates))
+                mine.append(score_run(path, seed, found, by, rule, groups=valid.groups, replicates=replicates))
             except HistoproofError as e:
                 left_out.append({"run": path, "why": e.problem})
             done += 1
             if progress is not None:
                 progress(done, total, "candidates")
-        if scores:
+        if mine:
             config = field.rows[group["runs"][0]]["config"]
             shown = {key: config.get(key) for key in differing}
-            out.append(Candidate(group["group"], group["model"], tuple(scores), shown))
+            out.append(Candidate(group["group"], group["model"], tuple(mine), shown))
     if not out:
         raise RunError(f"no run can be scored on valid: {left_out[0]['run']}: {left_out[0]['why']}")
+    scores = {score.run: score for score in alike([score for one in out for score in one.scores])}
+    out = [replace(one, scores=tuple(scores[score.run] for score in one.scores)) for one in out]
     return sorted(out, key=lambda c: (-_low(c.primary), -_low(c.auc), c.scores[0].run)), left_out
+
+
+def alike(scores: Sequence[RunScore]) -> tuple[RunScore, ...]:
+    """Scores as they may be compared: where one could not be corrected (valid is one group, or a few patches), none is."""
+    if all(score.corrected for score in scores):
+        return tuple(scores)
+    return tuple(replace(score, primary=score.seen, corrected=False) for score in scores)
 
 
 def _differing(field: Field) -> list[str]:

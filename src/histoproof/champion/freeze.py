@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import __version__, ledger
 from ..config import identity
-from ..data.partition import Part
+from ..data.partition import Part, open_part
 from ..errors import HistoproofError
 from ..experiment import config_digest
 from ..files import readable, sha256_file, write_json
@@ -123,7 +123,7 @@ def _plain(value: float | None) -> str:
 def _looks_before(valid: Valid) -> list[str]:
     """Whether the test split was opened before this champion was frozen: then its look at it is not blind."""
     try:
-        openings = ledger.openings(valid.store.path)
+        openings = [one for one in ledger.openings(valid.store.path) if one.get("partition") == _test_partition(valid)]
     except HistoproofError as e:
         return [f"the ledger of the test split does not hold: {e.problem}"]
     if not openings:
@@ -133,6 +133,17 @@ def _looks_before(valid: Valid) -> list[str]:
         f"the test split was opened {times} before this champion was frozen, last on {last['opened']} by {last['by']} "
         f"({last['reason']}): whoever chose it may have known those scores, and its look at test is not blind"
     ]
+
+
+def _test_partition(valid: Valid) -> str | None:
+    """The partition whose test part this champion would open; None: the store's own test split."""
+    if not isinstance(valid.part, Part):
+        return None
+    try:
+        part = open_part(valid.store, "test", valid.part.partition, valid.part.fold)
+    except HistoproofError:  # it has none
+        return None
+    return part.partition if isinstance(part, Part) else None
 
 
 def _seeds(judged: Judged, by: str, winner: Candidate) -> dict[str, Any]:

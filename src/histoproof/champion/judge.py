@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..calibration import Calibration, calibrate
 from ..config import Config
@@ -11,7 +10,7 @@ from ..evaluate import Predictions
 from ..rules import Rule
 from ..runs import Run
 from ..threshold import Choice, choose_threshold
-from .candidates import Candidate, RunScore, score_run
+from .candidates import Candidate, RunScore, alike, score_run
 from .valid import Valid, predictions_of
 
 __all__ = ["Judged", "judge"]
@@ -36,20 +35,21 @@ class Judged:
     threshold: float
 
 
-def judge(
-    out: Path, trained: Sequence[dict[str, Any]], valid: Valid, by: str, rule: Rule, say: Callable[[str], None]
-) -> Judged:
+def judge(out: Path, seeds: Sequence[int], valid: Valid, by: str, rule: Rule, say: Callable[[str], None]) -> Judged:
     """Score each retrained run, take the median, calibrate it, and choose its threshold on the calibrated probabilities.
 
-    `trained`: what `train` returned of each, with "seed".
+    They are OUT/seeds/seedN, wherever they lay when they were trained.
     """
-    config = Run(Path(trained[0]["run"])).load_config()
+    places = {seed: f"seeds/seed{seed}" for seed in seeds}
+    config = Run(out / places[seeds[0]]).load_config()
     replicates = config.evaluate.bootstrap
-    found = {row["seed"]: predictions_of(Path(row["run"]), valid, tta=config.evaluate.tta == "d4") for row in trained}
+    tta = config.evaluate.tta == "d4"
+    found = {seed: predictions_of(out / place, valid, tta=tta) for seed, place in places.items()}
     scores = tuple(
         score_run(place, seed, found[seed], by, rule, groups=valid.groups, replicates=replicates)
-        for place, seed in ((str(Path(row["run"]).relative_to(out)), row["seed"]) for row in trained)
+        for seed, place in places.items()
     )
+    scores = alike(scores)
     median = Candidate("", config.model.name, scores, {}).median
     say(f"3/5 calibrate seed {median.seed}, the median, and choose its threshold: {rule}")
     raw = found[median.seed]

@@ -25,7 +25,9 @@ def champion_words(content: dict[str, Any], out: Path) -> list[str]:
 
 def _selection(content: dict[str, Any]) -> list[str]:
     chosen, by = content["selection"], content["primary"]
-    corrected = ".632-corrected" if chosen["winner"]["runs"][0]["corrected"] else "not corrected: valid is one group"
+    corrected = (
+        ".632-corrected" if chosen["winner"]["runs"][0]["corrected"] else "not corrected: valid is too small for that"
+    )
     at = "" if by in ("auc", "average_precision") else f" at each one's own threshold, {corrected}"
     lines = [
         f"best of {_of(content)} ({chosen['runs']} finished; {chosen['unfinished']} unfinished, "
@@ -57,7 +59,9 @@ def _seeds(content: dict[str, Any]) -> list[str]:
             f"  {name}: mean {_plain(s['mean'])}, sd {_plain(s['sd'])}, n = {s['n']}, {interval}; "
             f"the search had {_plain(seeds['promised'].get(name))}"
         )
-    return [*lines, f"  the mean is the honest {by}: the search's own was picked as the best of {_of(content)}"]
+    if content["selection"]["candidates"] > 1:
+        lines.append(f"  the mean is the honest {by}: the search's own was picked as the best of {_of(content)}")
+    return lines
 
 
 def _of(content: dict[str, Any]) -> str:
