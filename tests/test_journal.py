@@ -146,6 +146,7 @@ def test_openings_of_the_test_split_are_printed(store: Path, run: Path, tmp_path
         assert "On the test split" in html
     finally:
         ledger.path_of(store).unlink()
+        ledger.witness_of(store).unlink()
         (run / "evaluations" / "test.json").unlink()
 
 

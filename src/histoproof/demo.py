@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from PIL import Image
 
+from .config import shipped_config
 from .data.audit import audit, write_audit
 from .data.pack import pack
 from .data.store import open_store
@@ -17,7 +18,7 @@ from .predict import predict
 from .train import train
 from .twin import twin
 
-__all__ = ["demo", "shipped_config"]
+__all__ = ["demo"]
 
 _TRAIN, _VALID, _TEST = 1536, 384, 384
 
@@ -59,12 +60,6 @@ def demo(out: Path, *, lang: Literal["en", "nl"] = "en", say: Callable[[str], No
         "auc": scores["metrics"]["auc"],
         "predictions": predictions,
     }
-
-
-def shipped_config(name: str) -> Path:
-    """A config that comes with histoproof: from the package when installed from a wheel, else from the repository."""
-    inside = Path(__file__).parent / "configs" / f"{name}.yaml"
-    return inside if inside.is_file() else Path(__file__).parents[2] / "configs" / f"{name}.yaml"
 
 
 def _some_images(store: Path, folder: Path) -> Path:

@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...errors import RunError
+from ...runs import Run
 from ...runs.listing import run_folders
 from .audit import AuditEvidence, is_audit, read_audit
+from .champions import ChampionEvidence, is_champion, read_champion
 from .dose import DoseEvidence, is_dose, read_dose
 from .repository import RepositoryEvidence, is_repository, read_repository
 from .runs import RunEvidence, read_run
@@ -25,6 +27,7 @@ class Evidence:
     doses: list[DoseEvidence] = field(default_factory=list)
     stores: list[StoreEvidence] = field(default_factory=list)
     """Those given, then those of the runs."""
+    champions: list[ChampionEvidence] = field(default_factory=list)
     repositories: list[RepositoryEvidence] = field(default_factory=list)
     twins: list[TwinEvidence] = field(default_factory=list)
     """Found among the runs."""
@@ -32,13 +35,13 @@ class Evidence:
     @property
     def problems(self) -> list[str]:
         """Where evidence contradicts itself, all of it."""
-        parts = (self.audits, self.stores, self.runs, self.twins, self.doses, self.repositories)
+        parts = (self.audits, self.stores, self.runs, self.twins, self.doses, self.champions, self.repositories)
         return [problem for part in parts for found in part for problem in found.problems]
 
     @property
     def files(self) -> list[Path]:
         """Every file that was read, each once."""
-        parts = (self.audits, self.stores, self.runs, self.twins, self.doses, self.repositories)
+        parts = (self.audits, self.stores, self.runs, self.twins, self.doses, self.champions, self.repositories)
         return list(dict.fromkeys(path for part in parts for found in part for path in found.files))
 
     def same_as(self, run: RunEvidence) -> RunEvidence | None:
@@ -70,6 +73,8 @@ def read_evidence(paths: Sequence[Path]) -> Evidence:
             found.audits.append(read_audit(path))
         elif is_dose(path):
             found.doses.append(read_dose(path))
+        elif is_champion(path):
+            found.champions.append(read_champion(path))
         elif is_store(path):
             stores.setdefault(path.absolute(), path)
         elif is_repository(path):
@@ -77,9 +82,10 @@ def read_evidence(paths: Sequence[Path]) -> Evidence:
         else:
             runs += _inside(path)
     found.runs.extend(read_run(run, f"r{n}", _name(run, runs)) for n, run in enumerate(runs, start=1))
-    for run in found.runs:
+    for run in (*found.runs, *found.champions):
         stores.setdefault(run.store.absolute(), run.store)
-    found.stores.extend(read_store(path) for path in stores.values())
+    looks = [Run(place.path).evaluation("test") for place in (*found.runs, *found.champions)]
+    found.stores.extend(read_store(path, looks) for path in stores.values())
     found.twins.extend(read_twins(found.runs))
     return found
 

@@ -1,11 +1,11 @@
 """A store as the journal needs it: its manifest, and who opened its test split."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ... import ledger
-from ...errors import HistoproofError
 from ...files import read_json
 
 __all__ = ["StoreEvidence", "is_store", "read_store"]
@@ -21,7 +21,9 @@ class StoreEvidence:
     openings: list[dict[str, Any]]
     """The ledger's lines."""
     problems: list[str]
-    """What is wrong with the ledger."""
+    """What is wrong with the ledger, by line."""
+    notes: list[str]
+    """What is worth knowing of the ledger and no sign of tampering."""
 
     @property
     def name(self) -> str:
@@ -36,7 +38,7 @@ class StoreEvidence:
     @property
     def files(self) -> tuple[Path, ...]:
         """Every file that was read."""
-        paths = (self.path / "manifest.json", self.path / "findings.jsonl", self.ledger_path)
+        paths = (self.path / "manifest.json", self.path / "findings.jsonl", self.ledger_path, ledger.witness_of(self.path))
         return tuple(path for path in paths if path.is_file())
 
     @property
@@ -52,12 +54,16 @@ def is_store(path: Path) -> bool:
     return (path / "manifest.json").is_file()
 
 
-def read_store(path: Path) -> StoreEvidence:
-    """Read a store's small files; none of its patches. Raises DataError where its manifest is damaged."""
+def read_store(path: Path, evaluations: Sequence[Path] = ()) -> StoreEvidence:
+    """Read a store's small files; none of its patches. Raises DataError where its manifest is damaged.
+
+    `evaluations`: evaluations/test.json of runs and champions, which bear witness of the ledger.
+    """
     if not is_store(path):
-        return StoreEvidence(path, None, [], [])
+        return StoreEvidence(path, None, [], [], [])
     manifest = read_json(path / "manifest.json")
-    try:
-        return StoreEvidence(path, manifest, ledger.openings(path), [])
-    except HistoproofError as e:
-        return StoreEvidence(path, manifest, [], [e.problem])
+    problems = ledger.verify(path, ledger.witnesses_in(path, evaluations))
+    notes = ledger.notes(path)
+    if problems:
+        return StoreEvidence(path, manifest, [], [str(problem) for problem in problems], notes)
+    return StoreEvidence(path, manifest, ledger.openings(path), [], notes)
