@@ -17,6 +17,7 @@ from .blocks import (
     Heading,
     Listing,
     Paragraph,
+    Picture,
     Source,
     Strong,
     Table,
@@ -68,7 +69,7 @@ class _Markdown:
                 made = "\n".join(f"- {self.text(item)}" for item in block.items)
             case Table():
                 made = self.table(block) + self.source(block.source)
-            case Drawing():
+            case Drawing() | Picture():
                 image = f"![{_plain(block.alt)}]({quote(self.pngs[block.name])})"
                 made = f"{image}\n\n{_plain(block.caption)}{self.source(block.source)}"
             case Listing():

@@ -8,7 +8,7 @@ from ..files import sha256_file, write_bytes, write_json, write_text
 from . import figures
 from .as_html import html_page
 from .as_markdown import markdown_page
-from .blocks import Block, Drawing, Fold
+from .blocks import Block, Drawing, Fold, Picture
 from .chapters import chapters
 from .evidence import Evidence
 from .fingerprints import fingerprint
@@ -26,10 +26,12 @@ def write_pages(found: Evidence, out: Path, lang: str, *, place: Path | None = N
     w, place = language(lang), out if place is None else place
     pages = chapters(found, w)
     svgs, pngs, assets = {}, {}, {}
-    for drawing in (d for chapter in pages for d in _drawings(chapter.blocks)):
-        svgs[drawing.name], png = figures.render(drawing.draw, f"{drawing.name}-svg")
-        pngs[drawing.name] = f"assets/img/{drawing.name}.png"
-        assets[pngs[drawing.name]] = png
+    for block in (b for chapter in pages for b in _pictures(chapter.blocks)):
+        pngs[block.name] = f"assets/img/{block.name}.png"
+        if isinstance(block, Drawing):
+            svgs[block.name], assets[pngs[block.name]] = figures.render(block.draw, f"{block.name}-svg")
+        else:
+            assets[pngs[block.name]] = block.path.read_bytes()
     title, seen = w.say("title"), glance(found, w)
     html = html_page(pages, svgs, w, title=title, glance=seen, place=place, version=__version__)
     names = ["journal.html", "journal.md", *assets]
@@ -42,9 +44,9 @@ def write_pages(found: Evidence, out: Path, lang: str, *, place: Path | None = N
     return names
 
 
-def _drawings(blocks: Sequence[Block]) -> Iterator[Drawing]:
+def _pictures(blocks: Sequence[Block]) -> Iterator[Drawing | Picture]:
     for block in blocks:
-        if isinstance(block, Drawing):
+        if isinstance(block, Drawing | Picture):
             yield block
         elif isinstance(block, Fold):
-            yield from _drawings(block.blocks)
+            yield from _pictures(block.blocks)

@@ -12,6 +12,7 @@ from ..evidence import Evidence
 from ..evidence.runs import RunEvidence
 from ..evidence.stores import StoreEvidence
 from ..language import Language
+from .champion import champion_blocks
 
 __all__ = ["chapter"]
 
@@ -32,8 +33,15 @@ def chapter(found: Evidence, w: Language) -> Chapter:
                 [*_curves(run, w), *_scores(run, w)] if other is None else [Paragraph(w.say("same_as", run=other.name))]
             )
             blocks += [Heading(run.name, f"c5-{run.id}"), *told]
-    else:
+    elif not found.champions:
         blocks += nothing(w.say("nothing"), "histoproof train CONFIG --seeds 42,43,44", "histoproof evaluate RUN")
+    for number, champion in enumerate(found.champions, start=1):
+        blocks += champion_blocks(champion, f"c5-c{number}", w)
+    if not found.champions:
+        blocks += [
+            Heading(w.say("champion.title"), "c5-champion"),
+            *nothing(w.say("champion.none"), "histoproof champion STUDY"),
+        ]
     blocks.append(Heading(w.say("ledger.title"), "c5-ledger"))
     for store in found.stores:
         blocks += _ledger(store, w)
@@ -177,21 +185,29 @@ def _command(run: RunEvidence, found: dict[str, Any]) -> str:
 def _ledger(store: StoreEvidence, w: Language) -> list[Block]:
     if store.manifest is None:
         return [Paragraph(w.say("data.gone", path=str(store.path)))]
-    source = Source(None, (store.ledger_path,))
+    source = Source(shlex.join(["histoproof", "ledger", str(store.path)]), (store.ledger_path,))
     blocks: list[Block] = [
-        Paragraph(f"{w.say('ledger.broken')}: {problem}", warning=True) for problem in store.problems
+        Paragraph(f"{w.say('ledger.broken')}: {w.translate(problem)}", warning=True, source=source)
+        for problem in store.problems
     ]
-    if blocks:
-        return [*blocks, Paragraph("", source=source)]
+    blocks += [Paragraph(w.translate(note)) for note in store.notes]
+    if store.problems:
+        return blocks
     n = len(store.openings)
     times = w.say(
         "ledger.times.zero" if n == 0 else "ledger.times.one" if n == 1 else "ledger.times.many", n=w.count(n)
     )
     blocks.append(Paragraph([Strong(times), f" ({store.name})"], source=source))
     if n:
-        columns = [Column(w.say(f"ledger.{name}")) for name in ("when", "by", "reason", "weights")]
-        rows: list[list[Text]] = [
-            [line["opened"], line["by"], line["reason"], Code(line["weights_sha256"][:12])] for line in store.openings
-        ]
+        columns = [Column(w.say(f"ledger.{name}")) for name in ("when", "by", "reason", "opened_for", "weights")]
+        rows: list[list[Text]] = []
+        for line in store.openings:
+            frozen = line.get("champion_sha256")
+            what = (
+                Strong(w.say("ledger.no_champion"))
+                if frozen is None
+                else [w.say("ledger.champion"), " ", Code(frozen[:12])]
+            )
+            rows.append([line["opened"], line["by"], line["reason"], what, Code(line["weights_sha256"][:12])])
         blocks.append(Table(columns, rows, source, w.say("ledger.title")))
     return blocks

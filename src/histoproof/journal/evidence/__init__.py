@@ -82,9 +82,11 @@ def read_evidence(paths: Sequence[Path]) -> Evidence:
         else:
             runs += _inside(path)
     found.runs.extend(read_run(run, f"r{n}", _name(run, runs)) for n, run in enumerate(runs, start=1))
-    for run in (*found.runs, *found.champions):
-        stores.setdefault(run.store.absolute(), run.store)
-    looks = [Run(place.path).evaluation("test") for place in (*found.runs, *found.champions)]
+    used = [*(run.store for run in found.runs), *(champion.store for champion in found.champions)]
+    for path in used:
+        stores.setdefault(path.absolute(), path)
+    places = [*(run.path for run in found.runs), *(champion.path for champion in found.champions)]
+    looks = [Run(place).evaluation("test") for place in places]
     found.stores.extend(read_store(path, looks) for path in stores.values())
     found.twins.extend(read_twins(found.runs))
     return found

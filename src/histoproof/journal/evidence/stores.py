@@ -38,7 +38,12 @@ class StoreEvidence:
     @property
     def files(self) -> tuple[Path, ...]:
         """Every file that was read."""
-        paths = (self.path / "manifest.json", self.path / "findings.jsonl", self.ledger_path, ledger.witness_of(self.path))
+        paths = (
+            self.path / "manifest.json",
+            self.path / "findings.jsonl",
+            self.ledger_path,
+            ledger.witness_of(self.path),
+        )
         return tuple(path for path in paths if path.is_file())
 
     @property
