@@ -24,20 +24,20 @@ _CHOICE = ("recall", "specificity", "precision", "accuracy", "f1", "f2")
 
 def champion_blocks(champion: ChampionEvidence, id_: str, w: Language) -> list[Block]:
     """Everything about one champion."""
-    source = Source(champion.command, champion.files)
+    source, drawn = Source(champion.command, champion.files[:1]), Source(champion.command, champion.files[:2])
     parts = {name: Heading(w.say(f"champion.parts.{name}"), f"{id_}-{name}", 4) for name in w.get("champion.parts")}
     return [
         Heading(w.say("champion.heading", name=champion.name), id_),
-        *(Paragraph(f"{w.say('contradiction')} {problem}", warning=True) for problem in champion.problems),
+        *(Paragraph(f"{w.say('contradiction')} {w.translate(problem)}", warning=True) for problem in champion.problems),
         _facts(champion, source, w),
         parts["selection"],
         *_selection(champion, source, w),
         parts["seeds"],
         *_seeds(champion, source, w),
         parts["calibration"],
-        *_calibration(champion, id_, source, w),
+        *_calibration(champion, id_, source, drawn, w),
         parts["threshold"],
-        *_threshold(champion, id_, source, w),
+        *_threshold(champion, id_, source, drawn, w),
         parts["comparison"],
         *_comparison(champion, source, w),
         parts["test"],
@@ -83,10 +83,11 @@ _MOST = 10
 
 
 def _candidate(row: dict[str, Any], others: list[dict[str, Any]]) -> str:
-    """A candidate by what sets it apart from the others shown."""
-    varying = [key for key in row["config"] if any(other["config"].get(key) != row["config"][key] for other in others)]
+    """A candidate's model, and what sets it apart from the others shown that have the same model."""
+    alike = [other["config"] for other in others if other["model"] == row["model"]]
+    varying = [key for key, value in row["config"].items() if any(other.get(key) != value for other in alike)]
     told = ", ".join(f"{key}={_value(row['config'][key])}" for key in varying if row["config"][key] is not None)
-    return told or row["model"]
+    return f"{row['model']}: {told}" if told else str(row["model"])
 
 
 def _value(value: Any) -> str:
@@ -128,7 +129,7 @@ def _seeds(champion: ChampionEvidence, source: Source, w: Language) -> list[Bloc
     return [table, *(Paragraph(text) for text in told), Paragraph(w.say("champion.median"))]
 
 
-def _calibration(champion: ChampionEvidence, id_: str, source: Source, w: Language) -> list[Block]:
+def _calibration(champion: ChampionEvidence, id_: str, source: Source, drawn: Source, w: Language) -> list[Block]:
     found = champion.content["calibration"]
     columns = [
         Column(w.say("evaluate.metric")),
@@ -165,13 +166,13 @@ def _calibration(champion: ChampionEvidence, id_: str, source: Source, w: Langua
                 ),
                 w.say("champion.reliability", n=w.count(len(predictions.label))),
                 w.say("champion.reliability_alt"),
-                source,
+                drawn,
             )
         )
     return blocks
 
 
-def _threshold(champion: ChampionEvidence, id_: str, source: Source, w: Language) -> list[Block]:
+def _threshold(champion: ChampionEvidence, id_: str, source: Source, drawn: Source, w: Language) -> list[Block]:
     choice = champion.content["choice"]
     columns = [
         Column(w.say("evaluate.metric")),
@@ -209,7 +210,7 @@ def _threshold(champion: ChampionEvidence, id_: str, source: Source, w: Language
                 ),
                 w.say("champion.precision_recall", n=w.count(len(predictions.label))),
                 w.say("champion.precision_recall_alt"),
-                source,
+                drawn,
             )
         )
     return blocks

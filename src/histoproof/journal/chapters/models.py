@@ -203,11 +203,9 @@ def _ledger(store: StoreEvidence, w: Language) -> list[Block]:
         rows: list[list[Text]] = []
         for line in store.openings:
             frozen = line.get("champion_sha256")
-            what = (
-                Strong(w.say("ledger.no_champion"))
-                if frozen is None
-                else [w.say("ledger.champion"), " ", Code(frozen[:12])]
-            )
-            rows.append([line["opened"], line["by"], line["reason"], what, Code(line["weights_sha256"][:12])])
+            by: Text = Strong(w.say("ledger.no_champion"))
+            if frozen is not None:
+                by = [w.say("ledger.champion"), " ", Code(frozen[:12])]
+            rows.append([line["opened"], line["by"], line["reason"], by, Code(line["weights_sha256"][:12])])
         blocks.append(Table(columns, rows, source, w.say("ledger.title")))
     return blocks
