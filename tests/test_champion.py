@@ -655,7 +655,8 @@ def test_a_champion_of_the_real_patches_beats_one_answer_for_all(
     real_store: Path, real_data: Path, tmp_path: Path
 ) -> None:
     groups = {"column": "stain_cluster_k40", "csv": str(real_data / "pcam-real" / "{split}_provenance.csv")}
-    sets = [f"data.store={json.dumps(str(real_store))}", "train.epochs=2", f"evaluate.groups={json.dumps(groups)}"]
+    small = ["model.widths=[16, 32]", "train.epochs=2"]
+    sets = [f"data.store={json.dumps(str(real_store))}", *small, f"evaluate.groups={json.dumps(groups)}"]
     for lr in (0.001, 0.002):
         train(shipped_config("champion"), [*sets, f"optim.lr={lr}"], out=tmp_path / "study" / str(lr))
     found = champion(tmp_path / "study")
