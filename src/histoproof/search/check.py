@@ -43,11 +43,13 @@ def check_space_on(path: Path, sets: Sequence[str], file: Path, spec: SpaceSpec,
         raise ConfigError(f"{file}: a grid of more than {_MOST_GRID:,} points", next="use the sampler random or tpe")
     _check_keys(file, spec, lines)
     content, config_lines = read_yaml(path)
+    searched = [tuple(key.split(".")) for key in spec.space]
+    kept = {place: n for place, n in config_lines.items() if not any(place[: len(key)] == key for key in searched)}
     batch_sizes = set()
     for point in corners(spec.space):
         try:
             chosen = [*sets, *overrides(point)]
-            batch_sizes.add(parse(copy.deepcopy(content), chosen, path=path, lines=config_lines).train.batch_size)
+            batch_sizes.add(parse(copy.deepcopy(content), chosen, path=path, lines=kept).train.batch_size)
         except ConfigError as e:
             raise _told(e, file, lines) from None
     setup = prepare(base_config(path, sets))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .. import rng
 from .space import Point
-from .spec import Dimension, SpaceSpec
+from .spec import Dimension, SpaceSpec, stepped, steps
 
 __all__ = ["generation"]
 
@@ -71,7 +71,7 @@ def _from_unit(dimension: Dimension, unit: float) -> float | int:
     assert dimension.high is not None
     step = dimension.step or (1.0 if dimension.whole else None)
     if step is not None:
-        last = math.floor((dimension.high - dimension.low) / step + 1e-9)
-        value = round(dimension.low + min(max(round((value - dimension.low) / step), 0), last) * step, 12)
-    value = min(max(value, dimension.low), dimension.high)
-    return int(value) if dimension.whole else value
+        last = steps(dimension.low, dimension.high, step)
+        found = stepped(dimension.low, step, min(max(round((value - dimension.low) / step), 0), last))
+        return int(found) if dimension.whole else found
+    return min(max(value, dimension.low), dimension.high)

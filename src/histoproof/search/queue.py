@@ -74,7 +74,7 @@ class Queue:
         found: int = self.storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
         return found
 
-    def claim(self, wanted: int) -> Any | None:
+    def claim(self, wanted: int) -> Any:
         """The next trial to work on, marked as this worker's; None if `wanted` are finished or being worked on, or every
         point was tried."""
         from optuna.trial import TrialState

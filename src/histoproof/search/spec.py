@@ -1,5 +1,6 @@
 """The typed space of a search: which config keys vary over which values, how points are chosen, which trainings are cut short."""
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,7 +10,7 @@ from ..errors import ConfigError
 from ..specfile import SpecSection, parse_spec
 from ..yamlfile import Lines, read_yaml
 
-__all__ = ["Dimension", "PrunerSpec", "SamplerSpec", "SpaceSpec", "minimised", "read_space"]
+__all__ = ["Dimension", "PrunerSpec", "SamplerSpec", "SpaceSpec", "minimised", "read_space", "stepped", "steps"]
 
 Scalar = str | int | float | bool | None
 Value = Scalar | list[Any] | dict[str, Any]
@@ -55,9 +56,27 @@ class Dimension(SpecSection):
             raise ValueError(f"log needs low > 0; it is {self.low:g}")
         if self.log and self.step is not None:
             raise ValueError("log and step exclude each other")
+        if self.step is not None:
+            last = stepped(self.low, self.step, steps(self.low, self.high, self.step))
+            if (_exact(last) - _exact(self.low)) % _exact(self.step):
+                raise ValueError(f"step = {self.step} has more digits than can be added up exactly: give fewer")
         if self.whole and any(value is not None and not value.is_integer() for value in (*numbers, self.step)):
             raise ValueError("int needs whole numbers as low, high and step")
         return self
+
+
+def steps(low: float, high: float, step: float) -> int:
+    """How many whole steps there are from low to high."""
+    return int((_exact(high) - _exact(low)) // _exact(step))
+
+
+def stepped(low: float, step: float, n: int) -> float:
+    """low + n steps, in decimal numbers as they are written, as Optuna has it: 0.1 + 2 * 0.1 is 0.3."""
+    return float(_exact(low) + n * _exact(step))
+
+
+def _exact(value: float) -> Decimal:
+    return Decimal(str(value))
 
 
 class SamplerSpec(SpecSection):

@@ -71,7 +71,7 @@ def _train(queue: Queue, trial: Any, base: Config, stop: StopRequest, progress: 
         if not _can_go_on(run, config):
             _set_aside(run.path)
             return _outcome(train(study.config, chosen, out=run.path, progress=watched, judge=judge), queue.spec.metric)
-        if not run.finished and judge.catch_up(run):
+        if judge.catch_up(run):
             return _outcome({"status": "pruned", "epochs": judge.epoch}, queue.spec.metric)
         return _outcome(resume(run.path, progress=watched, judge=judge), queue.spec.metric)
     except TrainingError as e:
