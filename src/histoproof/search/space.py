@@ -109,60 +109,6 @@ def _ends(dimension: Dimension) -> tuple[Any, Any]:
     return low, stepped(low, step, steps(low, high, step))
 
 
-def to_optuna(dimension: Dimension, value: Any) -> Any:
-    """Optuna's categories are scalars: if any choice is a list or a section, each is its JSON."""
-    return canonical(value) if _in_json(dimension) else value
-
-
-def from_optuna(dimension: Dimension, value: Any) -> Any:
-    """The config's value of Optuna's."""
-    return json.loads(value) if _in_json(dimension) else value
-
-
-def _in_json(dimension: Dimension) -> bool:
-    return any(isinstance(choice, list | dict) for choice in dimension.choices or ())
-
-
-def overrides(point: Point) -> list[str]:
-    """A point as --set overrides."""
-    return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in point.items()]
-
-
-def values(dimension: Dimension) -> Sequence[Any] | None:
-    """Every value of a dimension; None for a range that is continuous or as good as that."""
-    if dimension.choices is not None:
-        return dimension.choices
-    low, high = _ends(dimension)
-    if low == high:
-        return [low]
-    if dimension.whole:
-        return range(low, high + 1, int(dimension.step or 1))
-    if dimension.step is None or (high - low) / dimension.step > _MOST_STEPS:
-        return None
-    return [stepped(low, dimension.step, n) for n in range(steps(low, high, dimension.step) + 1)]
-
-
-def _ends(dimension: Dimension) -> tuple[Any, Any]:
-    """The lowest and the highest value that a range reaches."""
-    low, high, step = dimension.low, dimension.high, dimension.step
-    assert low is not None
-    assert high is not None
-    if dimension.whole:
-        return int(low), int(high) - (int(high) - int(low)) % int(step or 1)
-    if step is None:
-        return low, high
-    return low, stepped(low, step, steps(low, high, step))
-
-
-def stepped(low: float, step: float, n: int) -> float:
-    """low + n steps, in decimal numbers as they are written, as Optuna has it: 0.1 + 2 * 0.1 is 0.3."""
-    return float(_exact(low) + n * _exact(step))
-
-
-def _exact(value: float) -> Decimal:
-    return Decimal(str(value))
-
-
 def every_point(space: Mapping[str, Dimension]) -> Iterator[Point] | None:
     """Every point, the last key turning fastest; None if there is a continuous range."""
     known = {key: found for key, dimension in space.items() if (found := values(dimension)) is not None}
