@@ -252,6 +252,33 @@ def test_a_pruned_trial_whose_worker_died_before_it_told_is_pruned(tmp_path: Pat
     assert (trial.state, trial.value) == (TrialState.PRUNED, 0.6)
 
 
+def test_a_worker_taken_for_dead_does_not_tell_of_a_trial_that_is_anothers(tmp_path: Path) -> None:
+    study, wanted = new(tmp_path / "s"), spec("random")
+    with worker(study, wanted) as slow, worker(study, wanted) as quick:
+        trial = slow.claim(1)
+        (study.workers / slow.worker).unlink()  # as where a file system shows no locks of other hosts
+        again = quick.claim(1)
+        assert again.user_attrs["retried_from"] == trial.number
+        assert not slow.runs(trial.number)
+        with study.lock():
+            assert slow.requeue(trial.number, "stopped") is None
+        done(quick, again)
+        assert len(quick.trials()) == 2
+
+
+def test_a_trial_that_somebody_put_into_the_journal_is_let_be(tmp_path: Path) -> None:
+    study, wanted = new(tmp_path / "s"), spec("random")
+    expected = alone(tmp_path / "other", wanted, 3)
+    foreign = optuna.load_study(study_name=STUDY_NAME, storage=open_storage(study.journal))
+    foreign.enqueue_trial({"optim.lr": 0.05})
+    foreign.tell(foreign.ask({"x": optuna.distributions.FloatDistribution(0, 1)}).number, 0.5)
+    with worker(study, wanted) as queue:
+        while (trial := queue.claim(3)) is not None:
+            done(queue, trial)
+        assert sum(map(finished, queue.trials())) == 4
+    assert points(study) == expected
+
+
 def test_a_journal_torn_at_any_byte_is_mended_and_goes_on(tmp_path: Path) -> None:
     study, wanted = new(tmp_path / "s"), spec("random")
     with worker(study, wanted) as queue:

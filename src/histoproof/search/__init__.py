@@ -66,7 +66,8 @@ def search(
             outcome = work(queue, trial, setup.config, stop, progress)
             table = rows(study, queue.trials(), spec)
             best = best_of(table, spec.metric)
-            say(trial_words(table[trial.number], spec.metric, best[0] if best else None))
+            row = next(row for row in table if row["number"] == trial.number)
+            say(trial_words(row, spec.metric, best[0] if best else None))
             if outcome.state == "stopped":
                 signal = outcome.signal
                 break

@@ -65,9 +65,12 @@ class Queue:
         self._study_id = storage.get_study_id_from_name(STUDY_NAME)
 
     def trials(self) -> list[Any]:
-        """All trials, in the order of their numbers."""
+        """All trials, in the order of their numbers. One that somebody else put into the journal has no point: it is let be."""
         found: list[Any] = self.storage.get_all_trials(self._study_id, deepcopy=False)
         return found
+
+    def _ours(self) -> list[Any]:
+        return [trial for trial in self.trials() if POINT in trial.user_attrs]
 
     def id_of(self, number: int) -> int:
         """What the storage calls a trial."""
@@ -81,11 +84,11 @@ class Queue:
 
         with self.study.lock():
             self._reap()
-            trials = self.trials()
+            trials = self._ours()
             if sum(finished(t) or t.state == TrialState.RUNNING for t in trials) >= wanted:
                 return None
             waiting = [t for t in trials if t.state == TrialState.WAITING]
-            number = self._take(waiting[0]) if waiting else self._new(trials)
+            number = self._take(waiting[0]) if waiting else self._new()
             return None if number is None else self.trials()[number]
 
     def _take(self, trial: Any) -> int:
@@ -96,9 +99,10 @@ class Queue:
         self.storage.set_trial_state_values(self.id_of(number), TrialState.RUNNING)
         return number
 
-    def _new(self, trials: list[Any]) -> int | None:
+    def _new(self) -> int | None:
         from optuna.trial import TrialState, create_trial
 
+        trials = self.trials()
         found = propose(self.spec, trials, self.direction)
         if found is None:
             return None
@@ -119,6 +123,10 @@ class Queue:
         """Keep something with a trial."""
         self.storage.set_trial_user_attr(self.id_of(number), key, value)
 
+    def runs(self, number: int) -> bool:
+        """Whether a trial is still being worked on, as far as the journal knows."""
+        return bool(self.trials()[number].state.name == "RUNNING")
+
     def tell(self, number: int, state: Any, value: float | None = None) -> None:
         """A trial is over. A pruned one gets its last reported score, as Optuna has it."""
         self.optuna.tell(number, value, state=state)
@@ -127,7 +135,7 @@ class Queue:
         """Queue again what dead workers left."""
         from optuna.trial import TrialState
 
-        for trial in self.trials():
+        for trial in self._ours():
             if trial.state == TrialState.RUNNING and not self._lives(trial.user_attrs.get("worker")):
                 if "pruned_at" in trial.user_attrs:
                     self.tell(trial.number, TrialState.PRUNED)
@@ -154,11 +162,14 @@ class Queue:
     def requeue(self, number: int, why: str, *, death: bool = False) -> int | None:
         """Under the study's lock: end a trial, and let its point be tried again under a new number, in the same run folder.
 
-        Returns the new number; None where its workers died too often without a new epoch: then it has failed.
+        Returns the new number; None where it is no longer running, or its workers died too often without a new epoch: then it
+        has failed.
         """
         from optuna.trial import TrialState, create_trial
 
         trial = self.trials()[number]
+        if trial.state != TrialState.RUNNING:  # another process took us for dead
+            return None
         epochs = _epochs(self.study.trial(number))
         further = epochs > trial.user_attrs.get("epochs_before", 0)
         deaths = (0 if further else trial.user_attrs.get("deaths", 0)) + death

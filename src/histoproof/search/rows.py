@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..files import canonical
-from .points import quiet, view
+from .points import POINT, quiet, view
 from .queue import finished
 from .space import from_optuna
 from .spec import SpaceSpec, minimised
@@ -24,7 +24,7 @@ def rows(study: Study, trials: Sequence[Any], spec: SpaceSpec) -> list[dict[str,
     study's folder; null if there is none), worker, retried_from, retried_as, point, reason, started, ended, intermediate:
     {epoch: value}}. A pruned trial's value is its last reported one; a failed or retried one has none.
     """
-    return [_row(study, trial, spec) for trial in trials]
+    return [_row(study, trial, spec) for trial in trials if POINT in trial.user_attrs]
 
 
 def _row(study: Study, trial: Any, spec: SpaceSpec) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def importances(trials: Sequence[Any], spec: SpaceSpec, direction: str) -> dict[
     the keys that vary in all of them. Pruned trials are left out: their scores are of other epochs.
     """
     found: dict[str, Any] = {"method": "functional ANOVA", "n": 0, "values": None}
-    complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
+    complete = [trial for trial in trials if trial.state.name == "COMPLETE" and POINT in trial.user_attrs]
     found["n"] = len(complete)
     always = [key for key, d in spec.space.items() if d.when is None]
     if len(complete) < _FEWEST:

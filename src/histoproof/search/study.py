@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..config import Config, identity
+from ..config import Config, identity, load
 from ..data.partition import Part
 from ..errors import OutputError, RunError, writing
 from ..experiment import Setup
@@ -115,6 +115,8 @@ def enter(out: Path, config: Config, space: Path, facts: dict[str, Any]) -> tupl
     with study.lock():
         if study.facts.is_file():
             _check_same(study, facts)
+            if _without(identity(load(study.config)), list(facts["space"])) != facts["base"]:
+                raise RunError(f"{study.config} was changed since the study began", next="change it back")
             if not study.journal.is_file():
                 raise RunError(
                     f"{study.journal} is missing: which trials there were is unknown",

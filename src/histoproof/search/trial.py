@@ -4,13 +4,13 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from .. import checkpoint
 from ..config import Config, identity, load
-from ..errors import HistoproofError, TrainingError
+from ..errors import ConfigError, HistoproofError, TrainingError
 from ..files import JsonLines, read_lines
 from ..provenance import now
 from ..runs import Run, is_locked, open_run
@@ -28,7 +28,7 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial ended: complete, pruned, failed or stopped."""
+    """How a trial ended: complete, pruned, failed, stopped, or lost to a process that took this one for dead."""
 
     state: str
     epochs: int
@@ -49,6 +49,8 @@ def work(queue: Queue, trial: Any, base: Config, stop: StopRequest, progress: Pr
             queue.requeue(number, f"cut off: {type(e).__name__}")
         raise
     with queue.study.lock():
+        if not queue.runs(number):
+            return replace(outcome, state="stopped" if outcome.state == "stopped" else "lost")
         if outcome.state == "stopped":
             queue.requeue(number, f"stopped by {outcome.signal}")
             return outcome
@@ -64,17 +66,18 @@ def _train(queue: Queue, trial: Any, base: Config, stop: StopRequest, progress: 
     study = queue.study
     point = {key: from_optuna(queue.spec.space[key], value) for key, value in trial.params.items()}
     chosen = [*_ways(base), *overrides(point)]
-    config, run = load(study.config, chosen), Run(study.trial(trial.number))
-    judge = _Judge(queue, trial.number, config.train.epochs)
-    watched = _passing_on(stop, progress)
+    run, watched = Run(study.trial(trial.number)), _passing_on(stop, progress)
+    judge = _Judge(queue, trial.number)
     try:
+        config = load(study.config, chosen)
+        judge.epochs = config.train.epochs
         if not _can_go_on(run, config):
             _set_aside(run.path)
             return _outcome(train(study.config, chosen, out=run.path, progress=watched, judge=judge), queue.spec.metric)
         if judge.catch_up(run):
             return _outcome({"status": "pruned", "epochs": judge.epoch}, queue.spec.metric)
         return _outcome(resume(run.path, progress=watched, judge=judge), queue.spec.metric)
-    except TrainingError as e:
+    except (TrainingError, ConfigError) as e:  # a config that only this point makes invalid: no corner did
         return Outcome("failed", judge.epoch, reason=e.problem)
     except (MemoryError, RuntimeError) as e:
         if isinstance(e, MemoryError) or "alloc" in str(
@@ -150,13 +153,17 @@ def _passing_on(stop: StopRequest, progress: Progress | None) -> Progress:
 class _Judge:
     """Reports a trial's valid score after each epoch, each once, and says whether to end it there."""
 
-    def __init__(self, queue: Queue, number: int, epochs: int) -> None:
-        self.queue, self.number, self.epochs = queue, number, epochs
+    def __init__(self, queue: Queue, number: int) -> None:
+        self.queue, self.number = queue, number
+        self.epochs = 0
+        """Of the whole training."""
         self.epoch = 0
         """The last epoch that was reported."""
 
     def __call__(self, epoch: int, valid: dict[str, Any]) -> bool:
         """Whether training should end after this epoch (from 1) with these valid scores."""
+        if not self.queue.runs(self.number):
+            return True  # it was given to another: what we train is nobody's
         self._report(epoch, valid)
         return self._ended()
 
