@@ -42,6 +42,18 @@ pruner: {name: median, startup: 3}
 """
 
 
+@pytest.fixture(autouse=True)
+def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes seconds: figures are drawn where they are looked at."""
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr("histoproof.search.figures.draw", lambda *_: None)
+
+
+@pytest.fixture
+def drawn() -> None:
+    """For tests that look at figures."""
+
+
 @pytest.fixture(scope="session")
 def little(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of 64 + 32 synthetic patches."""
@@ -75,7 +87,7 @@ def made(folder: Path, store: Path, trials: int, *, config: str = CONFIG, space:
     return search(*written(folder, store, config, space), trials, folder / "study", **more)
 
 
-def test_a_study_is_plain_files_and_goes_on(little: Path, tmp_path: Path) -> None:
+def test_a_study_is_plain_files_and_goes_on(drawn: None, little: Path, tmp_path: Path) -> None:
     said: list[str] = []
     first = made(tmp_path, little, 4, say=said.append)
     study = tmp_path / "study"
@@ -107,6 +119,7 @@ def test_a_study_is_plain_files_and_goes_on(little: Path, tmp_path: Path) -> Non
     for name in ("history", "parallel", "importances", "slices"):
         assert (study / "figures" / f"{name}.svg").read_text().startswith("<svg")
         assert (study / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert len(result["figures"]) == 8
     assert list((study / "workers").iterdir()) == []
     assert len(reader(study)()) == 8
     assert any(f"{best['value']:.4f}  trial {best['number']:04d}" in line for line in words(result))

@@ -107,6 +107,8 @@ def _conclude(
             "why": why,
             **({"signal": signal} if signal else {}),
         }
-        result["figures"] = draw(study.figures, result)
+        if signal is None:  # who is told to stop has seconds, not time to draw
+            draw(study.figures, result)
+        result["figures"] = sorted(f"{study.figures.name}/{p.name}" for p in study.figures.glob("[!.]*.???"))
         write_json(study.result, result)
     return result

@@ -26,8 +26,8 @@ _COLOURS = "cividis"
 _COLUMNS = 3
 
 
-def draw(folder: Path, result: dict[str, Any]) -> list[str]:
-    """Write every figure of a study's result as SVG and PNG into `folder`; their names, from the study's folder."""
+def draw(folder: Path, result: dict[str, Any]) -> None:
+    """Write every figure of a study's result into `folder`, as SVG and PNG."""
     rows, metric, space = result["trials"], result["metric"], result["space"]
     figures = {
         "history": lambda: history(rows, metric, lower=result["direction"] == "minimize"),
@@ -35,13 +35,10 @@ def draw(folder: Path, result: dict[str, Any]) -> list[str]:
         "importances": lambda: importance_bars(result["importances"]),
         "slices": lambda: slices(rows, metric, space),
     }
-    names = []
     for name, figure in figures.items():
         svg, png = render(figure, name)
         write_text(folder / f"{name}.svg", svg)
         write_bytes(folder / f"{name}.png", png)
-        names += [f"{folder.name}/{name}.svg", f"{folder.name}/{name}.png"]
-    return names
 
 
 def history(rows: Rows, metric: str, *, lower: bool = False) -> Figure:
