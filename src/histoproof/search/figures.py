@@ -31,7 +31,7 @@ def draw(folder: Path, result: dict[str, Any]) -> None:
     rows, metric, space = result["trials"], result["metric"], result["space"]
     figures = {
         "history": lambda: history(rows, metric, lower=result["direction"] == "minimize"),
-        "parallel": lambda: parallel(rows, metric, space),
+        "parallel": lambda: parallel(rows, metric, space, lower=result["direction"] == "minimize"),
         "importances": lambda: importance_bars(result["importances"]),
         "slices": lambda: slices(rows, metric, space),
     }
@@ -76,19 +76,21 @@ def history(rows: Rows, metric: str, *, lower: bool = False) -> Figure:
     return figure
 
 
-def parallel(rows: Rows, metric: str, space: dict[str, Any]) -> Figure:
+def parallel(rows: Rows, metric: str, space: dict[str, Any], *, lower: bool = False) -> Figure:
     """Parallel coordinates: a line a complete trial through its parameters, coloured by its score; pruned ones grey.
 
+    The colours span all but the worst fifth of the scores, which have the last colour: one failure would leave none for the rest.
     A key that does not vary in a trial (its `when` does not hold) has the lowest place on its axis, "-".
     """
     axes_of = {key: _Scale(key, dimension, rows) for key, dimension in space.items()}
     figure = Figure(figsize=(max(1.5 * len(axes_of) + 2.5, 6), 4.2), layout="constrained")
     axes = figure.subplots()
-    complete = sorted(_in(rows, "complete"), key=lambda row: row["value"])
+    complete = sorted(_in(rows, "complete"), key=lambda row: -row["value"] if lower else row["value"])
     pruned = _in(rows, "pruned")
-    scores = _values(complete)
-    norm = Normalize(min(scores, default=0.0), max(scores, default=1.0))
-    colours = colormaps[_COLOURS]
+    scores = _values(complete) or [0.0, 1.0]
+    worst, best = np.quantile(scores, 0.8 if lower else 0.2), (min if lower else max)(scores)
+    norm = Normalize(min(worst, best), max(worst, best))
+    colours = colormaps[f"{_COLOURS}_r" if lower else _COLOURS]
     places = list(range(len(axes_of)))
     for row in pruned:
         axes.plot(places, [scale.at(row) for scale in axes_of.values()], color=GREY, lw=0.6, alpha=0.35)
@@ -112,7 +114,8 @@ def parallel(rows: Rows, metric: str, space: dict[str, Any]) -> Figure:
                 bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5},
             )
     if complete:
-        figure.colorbar(ScalarMappable(norm, colours), ax=axes, label=f"valid {metric}", pad=0.02)
+        extend = "neither" if worst == (max if lower else min)(scores) else "max" if lower else "min"
+        figure.colorbar(ScalarMappable(norm, colours), ax=axes, label=f"valid {metric}", pad=0.02, extend=extend)
     axes.set_title(
         f"Parameters of n = {len(complete)} complete trials; grey: {len(pruned)} pruned",
         loc="left",
