@@ -19,7 +19,9 @@ from histoproof.data.pack import pack
 from histoproof.data.synth import synth
 from histoproof.errors import ConfigError, HistoproofError, OutputError, RunError
 from histoproof.files import read_lines
+from histoproof.journal.dose import is_dose
 from histoproof.runs import Run
+from histoproof.runs.listing import run_folders
 from histoproof.search import search, words
 from histoproof.train import resume, train
 
@@ -122,6 +124,10 @@ def test_a_study_is_plain_files_and_goes_on(drawn: None, little: Path, tmp_path:
     assert len(result["figures"]) == 8
     assert list((study / "workers").iterdir()) == []
     assert len(reader(study)()) == 8
+    assert not is_dose(study)  # whose study.json is another
+    with pytest.raises(RunError, match="is a study, not a run"):
+        resume(study)
+    assert len(list(run_folders(study))) == 8
     assert any(f"{best['value']:.4f}  trial {best['number']:04d}" in line for line in words(result))
     assert made(tmp_path, little, 5)["counts"]["finished"] == 8  # enough there already: nothing is trained
 
