@@ -23,7 +23,7 @@ LAYERS = [
     {"evaluate", "predict", "diff", "spikes"},
     {"loop", "track"},
     {"train"},
-    {"twin", "seeds", "dose"},
+    {"twin", "seeds", "dose", "search"},
     {"champion"},
     {"journal"},
     {"demo"},

@@ -476,6 +476,24 @@ def dose(
 
 
 @app.command()
+def search(
+    config: Annotated[Path, typer.Argument(help="The experiment that is varied, YAML.", show_default=False)],
+    space: Annotated[Path, typer.Option(help="What varies, YAML; see docs/search.md.", show_default=False)],
+    trials: Annotated[int, typer.Option(help="Finished trials in all, whoever makes them.", show_default=False)],
+    out: Annotated[Path, typer.Option(metavar="STUDY", help="Study to make, or to join.", show_default=False)],
+    sets: Sets = None,
+    as_json: Json = False,
+) -> None:
+    """Search a space of config keys. The same command in several processes shares the work, and goes on after a kill."""
+    from .search import search as run_search
+    from .search import words
+
+    with bar("training") as progress:
+        result = run_search(config, space, trials, out, sets or (), say=_to_stderr, progress=progress)
+    _emit(result, as_json, words(result), code=130 if result["status"] == "stopped" else 0)
+
+
+@app.command()
 def spikes(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.", show_default=False)], as_json: Json = False
 ) -> None:
