@@ -19,7 +19,7 @@ from histoproof.data.pack import pack
 from histoproof.data.synth import synth
 from histoproof.errors import ConfigError, HistoproofError, OutputError, RunError
 from histoproof.files import read_lines
-from histoproof.journal.dose import is_dose
+from histoproof.journal.evidence.dose import is_dose
 from histoproof.runs import Run
 from histoproof.runs.listing import run_folders
 from histoproof.search import search, words

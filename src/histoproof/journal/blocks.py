@@ -161,6 +161,6 @@ class Chapter:
 def nothing(words: str, *commands: str) -> list[Block]:
     """What a chapter without evidence says: that nothing was measured, and which commands measure it."""
     text: list[Inline] = [words]
-    for command in commands:
-        text += [" ", Code(command)]
+    for place, command in enumerate(commands):
+        text += [" · " if place else " ", Code(command)]
     return [Paragraph(text)]

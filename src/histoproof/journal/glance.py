@@ -12,7 +12,22 @@ def glance(found: Evidence, w: Language) -> list[tuple[str, str, str, bool]]:
     rows: list[tuple[str, str, str, bool]] = []
     if found.problems:
         rows.append((w.say("glance.problems"), w.count(len(found.problems)), "c1", True))
-    rows += [_twins(found, w), _audit(found, w), *_best(found.runs, w), _ledger(found, w)]
+    rows += [_twins(found, w), _audit(found, w)]
+    rows += _champions(found, w) if found.champions else _best(found.runs, w)
+    return [*rows, _ledger(found, w)]
+
+
+def _champions(found: Evidence, w: Language) -> list[tuple[str, str, str, bool]]:
+    """Each champion's AUC on valid, over new seeds, and its primary score on test if that was opened."""
+    rows = []
+    for number, champion in enumerate(found.champions, start=1):
+        place, primary = f"c5-c{number}", champion.content["primary"]
+        spread = champion.content["seeds"]["scores"]["auc"]
+        value = f"{w.number(spread['mean'])} ± {w.number(spread['sd'])}"
+        rows.append((w.say("glance.champion", n=w.count(spread["n"])), value, place, False))
+        if champion.test is not None:
+            score = champion.test["metrics"].get(primary) or champion.test["metrics"]["auc"]
+            rows.append((w.say("glance.test", score=primary.upper()), w.with_interval(score), f"{place}-test", False))
     return rows
 
 

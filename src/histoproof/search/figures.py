@@ -4,7 +4,7 @@ Each returns a matplotlib Figure; equal rows give equal bytes.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,25 @@ from matplotlib.ticker import MaxNLocator
 from ..drawing import BLUE, GREY, ORANGE, RED, render
 from ..files import canonical, write_bytes, write_text
 
-__all__ = ["draw", "history", "importance_bars", "parallel", "slices"]
+__all__ = ["ENGLISH", "draw", "history", "importance_bars", "parallel", "slices"]
 
 Rows = Sequence[dict[str, Any]]
+ENGLISH = {
+    "complete": "complete ({n})",
+    "pruned": "pruned, last epoch's ({n})",
+    "failed": "failed ({n})",
+    "best": "best so far",
+    "history": "History of the search, n = {n} trials",
+    "point": "point",
+    "score": "valid {metric}",
+    "parallel": "Parameters of n = {n} complete trials; grey: {pruned} pruned",
+    "importances": "What mattered ({method}), n = {n} complete trials",
+    "share": "share of the score's variance",
+    "slices": "Score against each parameter, n = {n} trials",
+    "states": {"complete": "complete", "pruned": "pruned"},
+}
+"""The words of the figures; the journal brings its own language's."""
+Words = Mapping[str, Any]
 _COLOURS = "cividis"
 _COLUMNS = 3
 
@@ -41,20 +57,22 @@ def draw(folder: Path, result: dict[str, Any]) -> None:
         write_bytes(folder / f"{name}.png", png)
 
 
-def history(rows: Rows, metric: str, *, lower: bool = False) -> Figure:
+def history(rows: Rows, metric: str, *, lower: bool = False, words: Words = ENGLISH) -> Figure:
     """The score of each trial by its point's place, the best so far as a line; pruned and failed ones marked."""
     figure = Figure(figsize=(7.2, 3.6), layout="constrained")
     axes = figure.subplots()
     complete = sorted(_in(rows, "complete"), key=lambda row: row["point"])
     pruned = [row for row in _in(rows, "pruned") if row["value"] is not None]
-    axes.plot(_places(complete), _values(complete), "o", color=BLUE, ms=4.5, label=f"complete ({len(complete)})")
+    axes.plot(
+        _places(complete), _values(complete), "o", color=BLUE, ms=4.5, label=words["complete"].format(n=len(complete))
+    )
     if pruned:
         axes.plot(
-            _places(pruned), _values(pruned), "x", color=ORANGE, ms=5.5, label=f"pruned, last epoch's ({len(pruned)})"
+            _places(pruned), _values(pruned), "x", color=ORANGE, ms=5.5, label=words["pruned"].format(n=len(pruned))
         )
     if complete:
         best = (np.minimum if lower else np.maximum).accumulate(_values(complete))
-        axes.step(_places(complete), best, where="post", color=BLUE, lw=1.4, label="best so far")
+        axes.step(_places(complete), best, where="post", color=BLUE, lw=1.4, label=words["best"])
     if failed := _in(rows, "failed"):
         axes.plot(
             _places(failed),
@@ -63,20 +81,20 @@ def history(rows: Rows, metric: str, *, lower: bool = False) -> Figure:
             color=RED,
             ms=6,
             transform=axes.get_xaxis_transform(),
-            label=f"failed ({len(failed)})",
+            label=words["failed"].format(n=len(failed)),
         )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _label(
         axes,
-        f"History of the search, n = {len(complete) + len(pruned) + len(failed)} trials",
-        "point",
-        f"valid {metric}",
+        words["history"].format(n=len(complete) + len(pruned) + len(failed)),
+        words["point"],
+        words["score"].format(metric=metric),
     )
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
-def parallel(rows: Rows, metric: str, space: dict[str, Any], *, lower: bool = False) -> Figure:
+def parallel(rows: Rows, metric: str, space: dict[str, Any], *, lower: bool = False, words: Words = ENGLISH) -> Figure:
     """Parallel coordinates: a line a complete trial through its parameters, coloured by its score; pruned ones grey.
 
     The colours span all but the worst fifth of the scores, which have the last colour: one failure would leave none for the rest.
@@ -115,9 +133,11 @@ def parallel(rows: Rows, metric: str, space: dict[str, Any], *, lower: bool = Fa
             )
     if complete:
         extend = "neither" if worst == (max if lower else min)(scores) else "max" if lower else "min"
-        figure.colorbar(ScalarMappable(norm, colours), ax=axes, label=f"valid {metric}", pad=0.02, extend=extend)
+        figure.colorbar(
+            ScalarMappable(norm, colours), ax=axes, label=words["score"].format(metric=metric), pad=0.02, extend=extend
+        )
     axes.set_title(
-        f"Parameters of n = {len(complete)} complete trials; grey: {len(pruned)} pruned",
+        words["parallel"].format(n=len(complete), pruned=len(pruned)),
         loc="left",
         fontsize=10.5,
         fontweight="bold",
@@ -125,7 +145,7 @@ def parallel(rows: Rows, metric: str, space: dict[str, Any], *, lower: bool = Fa
     return figure
 
 
-def importance_bars(importances: dict[str, Any]) -> Figure:
+def importance_bars(importances: dict[str, Any], *, words: Words = ENGLISH) -> Figure:
     """The share of the score's variance that each parameter explains; where it was not measured, why."""
     shares = importances["values"] or {}
     figure = Figure(figsize=(6.2, 1.2 + 0.36 * max(len(shares), 2)), layout="constrained")
@@ -142,12 +162,12 @@ def importance_bars(importances: dict[str, Any]) -> Figure:
         )
     axes.set_xlim(0, max(shares.values()) * 1.15 or 1)
     axes.grid(visible=False, axis="y")
-    title = f"What mattered ({importances['method']}), n = {importances['n']} complete trials"
-    _label(axes, title, "share of the score's variance", "")
+    title = words["importances"].format(**importances)
+    _label(axes, title, words["share"], "")
     return figure
 
 
-def slices(rows: Rows, metric: str, space: dict[str, Any]) -> Figure:
+def slices(rows: Rows, metric: str, space: dict[str, Any], *, words: Words = ENGLISH) -> Figure:
     """The score against each parameter: complete trials, and pruned ones with their last epoch's score."""
     columns = min(_COLUMNS, len(space))
     height = -(-len(space) // columns)
@@ -166,18 +186,16 @@ def slices(rows: Rows, metric: str, space: dict[str, Any]) -> Figure:
                 axes.set_xlim(-0.5, len(names) - 0.5)
             else:
                 at = [float(value) for value in values]
-            axes.plot(at, _values(shown), mark, color=colour, ms=4, alpha=0.8, label=state)
+            axes.plot(at, _values(shown), mark, color=colour, ms=4, alpha=0.8, label=words["states"][state])
         if dimension["log"]:
             axes.set_xscale("log")
         axes.set_xlabel(key)
     for axes in grid.flat[len(space) :]:
         axes.set_axis_off()
     for row in grid:
-        row[0].set_ylabel(f"valid {metric}")
+        row[0].set_ylabel(words["score"].format(metric=metric))
     grid[0][0].legend(loc="best", fontsize=8)
-    figure.suptitle(
-        f"Score against each parameter, n = {n} trials", x=0.01, ha="left", fontsize=10.5, fontweight="bold"
-    )
+    figure.suptitle(words["slices"].format(n=n), x=0.01, ha="left", fontsize=10.5, fontweight="bold")
     return figure
 
 

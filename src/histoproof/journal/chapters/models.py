@@ -13,6 +13,7 @@ from ..evidence.runs import RunEvidence
 from ..evidence.stores import StoreEvidence
 from ..language import Language
 from .champion import champion_blocks
+from .search import search_blocks
 
 __all__ = ["chapter"]
 
@@ -33,8 +34,13 @@ def chapter(found: Evidence, w: Language) -> Chapter:
                 [*_curves(run, w), *_scores(run, w)] if other is None else [Paragraph(w.say("same_as", run=other.name))]
             )
             blocks += [Heading(run.name, f"c5-{run.id}"), *told]
-    elif not found.champions:
+    elif not found.champions and not found.studies:
         blocks += nothing(w.say("nothing"), "histoproof train CONFIG --seeds 42,43,44", "histoproof evaluate RUN")
+    for number, study in enumerate(found.studies, start=1):
+        blocks += search_blocks(study, f"c5-s{number}", w)
+    if not found.studies:
+        command = "histoproof search CONFIG --space YAML --trials N --out STUDY"
+        blocks += [Heading(w.say("search.title"), "c5-search"), *nothing(w.say("search.none"), command)]
     for number, champion in enumerate(found.champions, start=1):
         blocks += champion_blocks(champion, f"c5-c{number}", w)
     if not found.champions:

@@ -13,6 +13,7 @@ from .dose import DoseEvidence, is_dose, read_dose
 from .repository import RepositoryEvidence, is_repository, read_repository
 from .runs import RunEvidence, read_run
 from .stores import StoreEvidence, is_store, read_store
+from .studies import StudyEvidence, is_study, read_study
 from .twins import TwinEvidence, read_twins
 
 __all__ = ["Evidence", "read_evidence"]
@@ -27,6 +28,7 @@ class Evidence:
     doses: list[DoseEvidence] = field(default_factory=list)
     stores: list[StoreEvidence] = field(default_factory=list)
     """Those given, then those of the runs."""
+    studies: list[StudyEvidence] = field(default_factory=list)
     champions: list[ChampionEvidence] = field(default_factory=list)
     repositories: list[RepositoryEvidence] = field(default_factory=list)
     twins: list[TwinEvidence] = field(default_factory=list)
@@ -35,13 +37,31 @@ class Evidence:
     @property
     def problems(self) -> list[str]:
         """Where evidence contradicts itself, all of it."""
-        parts = (self.audits, self.stores, self.runs, self.twins, self.doses, self.champions, self.repositories)
+        parts = (
+            self.audits,
+            self.stores,
+            self.runs,
+            self.twins,
+            self.doses,
+            self.studies,
+            self.champions,
+            self.repositories,
+        )
         return [problem for part in parts for found in part for problem in found.problems]
 
     @property
     def files(self) -> list[Path]:
         """Every file that was read, each once."""
-        parts = (self.audits, self.stores, self.runs, self.twins, self.doses, self.champions, self.repositories)
+        parts = (
+            self.audits,
+            self.stores,
+            self.runs,
+            self.twins,
+            self.doses,
+            self.studies,
+            self.champions,
+            self.repositories,
+        )
         return list(dict.fromkeys(path for part in parts for found in part for path in found.files))
 
     def same_as(self, run: RunEvidence) -> RunEvidence | None:
@@ -61,13 +81,18 @@ class Evidence:
 def read_evidence(paths: Sequence[Path]) -> Evidence:
     """Read run folders, folders with runs in them, stores, audits, studies and git repositories.
 
-    Raises RunError for a path that is none of these, DataError for damaged evidence.
+    A search brings the champion that lies in it, a champion the run that was frozen. Raises RunError for a path that is none of
+    these, DataError for damaged evidence.
     """
     found = Evidence()
     stores: dict[Path, Path] = {}
     runs: list[Path] = []
     for path in paths:
-        if (path / "config.yaml").is_file():
+        if is_study(path):
+            found.studies.append(read_study(path))
+            if is_champion(path / "champion"):
+                found.champions.append(read_champion(path / "champion"))
+        elif (path / "config.yaml").is_file():
             runs.append(path)
         elif is_audit(path):
             found.audits.append(read_audit(path))
@@ -81,6 +106,8 @@ def read_evidence(paths: Sequence[Path]) -> Evidence:
             found.repositories.append(read_repository(path))
         else:
             runs += _inside(path)
+    frozen = [champion.run for champion in found.champions if (champion.run / "config.yaml").is_file()]
+    runs = list({run.resolve(): run for run in [*runs, *frozen]}.values())
     found.runs.extend(read_run(run, f"r{n}", _name(run, runs)) for n, run in enumerate(runs, start=1))
     used = [*(run.store for run in found.runs), *(champion.store for champion in found.champions)]
     for path in used:
