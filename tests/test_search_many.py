@@ -126,21 +126,23 @@ def as_json(*arguments: object) -> Any:
 def test_a_process_that_is_ended_again_and_again_makes_the_study_of_one_that_is_not(tiny: Path, tmp_path: Path) -> None:
     config, space = written(tmp_path, tiny, CONFIG, SPACE)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    arguments = ("search", config, "--space", space, "--trials", 12, "--out")
+    arguments = ("search", config, "--space", space, "--trials", 6, "--out")
     first = started(*arguments, whole)
     first.communicate(timeout=300)
     assert first.returncode == 0
-    for turn in range(40):
+    for turn in range(20):
         process = started(*arguments, cut)
-        try:
-            process.communicate(timeout=3.0 + 0.31 * turn)
-        except subprocess.TimeoutExpired:
+        before = lines(cut)
+        while process.poll() is None and lines(cut) < before + 7 + turn:
+            time.sleep(0.005)
+        if process.poll() is None:
             os.kill(process.pid, (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)[turn % 3])
-            process.communicate()
+        process.communicate(timeout=300)
         if process.returncode == 0:
             break
         assert process.returncode in (-signal.SIGKILL, 130, 143), process.returncode
     assert process.returncode == 0
+    assert turn >= 3
     one, other = (json.loads((study / "search.json").read_text()) for study in (whole, cut))
     assert points(one) == points(other)
     assert [row["state"] for row in other["trials"]].count("retried") > 0
@@ -148,6 +150,12 @@ def test_a_process_that_is_ended_again_and_again_makes_the_study_of_one_that_is_
         twin = next(r for r in other["trials"] if r["point"] == row["point"] and r["state"] != "retried")
         trails = [(study / r["run"] / "trail.jsonl").read_bytes() for study, r in ((whole, row), (cut, twin))]
         assert trails[0] == trails[1]
+
+
+def lines(study: Path) -> int:
+    """Lines of a study's journal."""
+    journal = study / "journal.log"
+    return journal.read_bytes().count(b"\n") if journal.exists() else 0
 
 
 def points(result: dict[str, Any]) -> list[Any]:
