@@ -59,7 +59,16 @@ def work(queue: Queue, trial: Any, base: Config, stop: StopRequest, progress: Pr
         queue.note(number, "epochs", outcome.epochs)
         states = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
         queue.tell(number, states[outcome.state], outcome.value)
+    _slim(Run(queue.study.trial(number)), outcome.state)
     return outcome
+
+
+def _slim(run: Run, state: str) -> None:
+    """Remove checkpoints that an ended trial needs no more: a study of large models would fill a disk with them. A complete trial
+    keeps its best, a pruned one what `train --resume` goes on from."""
+    for name in {"complete": ("last", "previous"), "pruned": ("previous",)}.get(state, ()):
+        for path in run.checkpoints.glob(f"{name}.*"):
+            path.unlink(missing_ok=True)
 
 
 def _train(queue: Queue, trial: Any, base: Config, stop: StopRequest, progress: Progress | None) -> Outcome:
