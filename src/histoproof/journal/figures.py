@@ -1,12 +1,8 @@
 """The journal's figures. Each takes evidence and words, and returns a matplotlib Figure; equal evidence gives equal bytes."""
 
-import io
-import re
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
@@ -14,41 +10,19 @@ from numpy.typing import NDArray
 
 from .. import metrics
 from ..data.partition import PooledImages
+from ..drawing import BLUE as _BLUE
+from ..drawing import GREY as _GREY
+from ..drawing import ORANGE as _ORANGE
+from ..drawing import RED as _RED
+from ..drawing import render
 from ..evaluate import Predictions
 from .evidence import RunEvidence
 
 __all__ = ["confusion", "curves", "gallery", "gradients", "ranking", "render"]
 
 Words = dict[str, Any]
-_BLUE, _ORANGE, _GREY, _RED = "#1f5fa8", "#d9730d", "#8a8f98", "#b3261e"
-_STYLE = {
-    "figure.dpi": 100,
-    "font.size": 9.5,
-    "font.family": "DejaVu Sans",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#5c6370",
-    "axes.grid": True,
-    "grid.color": "#e4e7ec",
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "histoproof",
-}
 _MOST_POINTS = 1500
 _ROWS, _COLUMNS = 3, 12
-
-
-def render(draw: Callable[[], Figure], name: str) -> tuple[str, bytes]:
-    """(SVG text, PNG bytes) of a figure, without clock times or random ids. `name` goes before every id inside the SVG, since
-    several figures share a page."""
-    with rc_context(_STYLE):  # type: ignore[arg-type]
-        figure = draw()
-        svg, png = io.StringIO(), io.BytesIO()
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-        figure.savefig(png, format="png", dpi=144, metadata={"Software": None})
-    text = svg.getvalue()
-    return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text[text.index("<svg") :]), png.getvalue()
 
 
 def curves(run: RunEvidence, words: Words) -> Figure:
