@@ -5,11 +5,9 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 __all__ = ["BLUE", "GREY", "INK", "ORANGE", "RED", "STYLE", "label", "patch_grid", "png", "render"]
 
@@ -57,11 +55,11 @@ def label(axes: Axes, title: str, x: str, y: str) -> None:
     axes.set_ylabel(y)
 
 
-def patch_grid(count: int, columns: int, *, height: float) -> tuple[Figure, NDArray[np.object_]]:
-    """A figure with room for `count` patches, `columns` in a row of `height` inches, axes off, (rows, columns)."""
+def patch_grid(count: int, columns: int, *, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure with room for `count` patches, `columns` in a row of `height` inches, with its axes, row by row, switched off."""
     rows = max(1, -(-count // columns))
     figure = Figure(figsize=(1.55 * columns, height * rows + 0.45), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
-    return figure, grid
+    return figure, list(grid.flat)

@@ -27,9 +27,9 @@ class Factor:
     """The most it can be."""
     formula: str
     less: str
-    """How patches with less of it are called."""
+    """What patches do that have less of it, for sentences."""
     more: str
-    """And those with more."""
+    """And those that have more."""
 
 
 _SHARE = "share"
@@ -42,8 +42,8 @@ MEASURED: tuple[Factor, ...] = (
         0,
         1,
         "mean luma, 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601)",
-        "darker",
-        "brighter",
+        "are darker",
+        "are brighter",
     ),
     Factor(
         "brightness_p99",
@@ -52,8 +52,8 @@ MEASURED: tuple[Factor, ...] = (
         0,
         1,
         "99th percentile of luma: the glass, where a patch shows any",
-        "darker in their lightest parts",
-        "brighter in their lightest parts",
+        "are darker in their lightest parts",
+        "are brighter in their lightest parts",
     ),
     Factor(
         "contrast",
@@ -62,10 +62,12 @@ MEASURED: tuple[Factor, ...] = (
         0,
         0.5,
         "standard deviation of luma",
-        "lower in contrast",
-        "higher in contrast",
+        "are lower in contrast",
+        "are higher in contrast",
     ),
-    Factor("saturation", "stain", _SHARE, 0, 1, "mean of (max - min) / max of R, G, B", "paler", "more colourful"),
+    Factor(
+        "saturation", "stain", _SHARE, 0, 1, "mean of (max - min) / max of R, G, B", "are paler", "are more colourful"
+    ),
     Factor(
         "haematoxylin",
         "stain",
@@ -73,10 +75,10 @@ MEASURED: tuple[Factor, ...] = (
         -5.6,
         8,
         "mean amount of haematoxylin (Ruifrok & Johnston 2001), above the patch's lightest percent in each channel",
-        "weaker in haematoxylin",
-        "stronger in haematoxylin",
+        "hold less haematoxylin",
+        "hold more haematoxylin",
     ),
-    Factor("eosin", "stain", _DENSITY, -8, 8, "the same of eosin", "weaker in eosin", "stronger in eosin"),
+    Factor("eosin", "stain", _DENSITY, -8, 8, "the same of eosin", "hold less eosin", "hold more eosin"),
     Factor(
         "stain_angle",
         "stain",
@@ -84,8 +86,8 @@ MEASURED: tuple[Factor, ...] = (
         -180,
         180,
         "atan2(eosin, haematoxylin): 0 all haematoxylin, 90 all eosin; 0 where there is no colour",
-        "of a hue nearer to haematoxylin",
-        "of a hue nearer to eosin",
+        "are nearer to haematoxylin in hue",
+        "are nearer to eosin in hue",
     ),
     Factor(
         "stain_residual",
@@ -94,8 +96,8 @@ MEASURED: tuple[Factor, ...] = (
         -1.5,
         1.5,
         "the third amount, which neither stain explains, over the sum of the three channels' density; 0 where there is no colour",
-        "of a hue with less blue absorbed than the stains explain",
-        "of a hue with more blue absorbed than the stains explain",
+        "absorb less blue than the two stains explain",
+        "absorb more blue than the two stains explain",
     ),
     Factor(
         "tissue",
@@ -104,8 +106,8 @@ MEASURED: tuple[Factor, ...] = (
         0,
         1,
         "share of pixels with saturation above 0.07",
-        "with less tissue",
-        "with more tissue",
+        "hold less tissue",
+        "hold more tissue",
     ),
     Factor(
         "sharpness",
@@ -113,9 +115,9 @@ MEASURED: tuple[Factor, ...] = (
         "log10",
         -6,
         6,
-        "log10 of the variance of the Laplacian of luma over the variance of luma: not moved by brightness or contrast",
-        "more blurred",
-        "sharper",
+        "log10 of the variance of the Laplacian of luma over the variance of luma, so brightness and contrast do not move it",
+        "are more blurred",
+        "are sharper",
     ),
     Factor(
         "grid_8px",
@@ -123,9 +125,9 @@ MEASURED: tuple[Factor, ...] = (
         _SHARE,
         0,
         7,
-        "mean step between neighbouring pixels by their place in a grid of 8 px, both ways: largest deviation from the mean of the 8",
-        "with less of a grid of 8 px",
-        "with more of a grid of 8 px, as JPEG leaves it",
+        "mean step between neighbouring pixels by place in a grid of 8 px, both ways: largest deviation from the mean of the 8",
+        "have less of a grid of 8 px",
+        "have more of a grid of 8 px, as JPEG leaves it",
     ),
     Factor(
         "nuclei",
@@ -134,8 +136,8 @@ MEASURED: tuple[Factor, ...] = (
         0,
         60,
         "local maxima of haematoxylin smoothed by 2 px, at least 0.1 above the patch's mean: a proxy, not a count",
-        "with fewer nuclei",
-        "with more nuclei",
+        "hold fewer nuclei",
+        "hold more nuclei",
     ),
 )
 """In the order of the columns of `measure`."""
@@ -145,10 +147,10 @@ DISTANCE = Factor(
     "Hellinger",
     0,
     1,
-    "distance to the nearest patch of the training set (of at most 8,192, itself left out): Hellinger's, between 8 x 8 histograms of "
-    "haematoxylin and eosin",
-    "nearer to the training set",
-    "farther from the training set",
+    "distance to the nearest patch of the training set (of at most 8,192, itself left out): Hellinger's, between 8 x 8 "
+    "histograms of haematoxylin and eosin",
+    "are nearer to the training set",
+    "are farther from the training set",
 )
 FACTORS: tuple[Factor, ...] = (*MEASURED, DISTANCE)
 """All numbers of a patch, in the order of a table's columns."""

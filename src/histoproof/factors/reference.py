@@ -1,4 +1,5 @@
-"""The training set as a reference: a keyed sample of its patches, their factors, and how far any patch is from the nearest of them."""
+"""The training set as a reference: a keyed sample of its patches, their factors, and how far any patch is from the nearest of
+them."""
 
 import hashlib
 import io

@@ -1,9 +1,8 @@
 """Haematoxylin and eosin by colour deconvolution.
 
-Ruifrok & Johnston, Quantification of histochemical staining by color deconvolution, Anal. Quant. Cytol. Histol. 23, 2001: a pixel's
-optical density in R, G, B is a sum of stains, each with a direction of its own; the inverse of the matrix of directions gives the
-amounts. The third direction is at right angles to both: what neither stain explains.
-"""
+Ruifrok & Johnston, Quantification of histochemical staining by color deconvolution, Anal. Quant. Cytol. Histol. 23, 2001: a
+pixel's optical density in R, G, B is a sum of stains, each with a direction of its own; the inverse of the matrix of directions
+gives the amounts. The third direction is at right angles to both: what neither stain explains."""
 
 from functools import cache
 

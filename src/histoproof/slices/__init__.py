@@ -55,9 +55,10 @@ def slices(
     """Cut a split's predictions by every factor and say where the model is worse than on the rest.
 
     `groups` are further columns to cut by, COLUMN of meta.csv or CSV:COLUMN; `units` is what intervals and tests are over (the
-    config's evaluate.groups if None). `store` and `threshold` replace the config's. A slice, and its rest, hold `least` patches.
-    `gallery` patches of each kind are drawn; with `saliency` the model is loaded to tell where it looks, otherwise the predictions
-    file is all that is read. `bound`: see `mix`. The test split needs `open_test`, a reason, which goes into the ledger.
+    config's evaluate.groups if None). `store` and `threshold` replace the config's. A slice, and its rest, hold `least`
+    patches. `gallery` patches of each kind are drawn; with `saliency` the model is loaded to tell where it looks, otherwise the
+    predictions file is all that is read. `bound`: see `mix`. The test split needs `open_test`, a reason, which goes into the
+    ledger.
 
     Writes OUT/slices.json (returned), OUT/figures/*.png and factors/, all specified in docs/slices.md; OUT is RUN/slices unless
     given. Raises DataError, ConfigError, RunError, SealedError, OutputError.
@@ -66,10 +67,7 @@ def slices(
     folder = open_run(run)
     config = folder.load_config()
     seen = _opened(folder, config, split, store)
-    if units is not None:
-        unit_config = parse_column(seen.store, units)
-    else:
-        unit_config = config.evaluate.groups
+    unit_config = config.evaluate.groups if units is None else parse_column(seen.store, units)
     named = columns_of(seen.store, seen.patches, groups)
     labels = group_labels_of(seen.store, seen.patches, unit_config)
     model = load_model(run) if saliency else None
@@ -153,7 +151,7 @@ def _opened(folder: Run, config: Config, split: Literal["valid", "test"], store:
             valid="the same patches, labels and quarantine, wherever they lie",
             next="name it with --store",
         )
-    part, train = (open_part(opened, role, config.data.partition, config.data.fold) for role in (split, "train"))  # type: ignore[arg-type]
+    part, train = (open_part(opened, role, config.data.partition, config.data.fold) for role in (split, "train"))
     if isinstance(part, Part) and part.sha256 != (evaluation.get("partition") or {}).get("sha256"):
         raise DataError(f"the partition {part.partition} is not the one that these predictions are of")
     if not len(found.index):

@@ -72,7 +72,8 @@ def column_of(name: str, values: NDArray[np.str_]) -> Column | None:
 
 
 def cut(columns: Mapping[str, Column], *, least: int, pairs: bool) -> list[Slice]:
-    """The slices of all `columns` that hold at least `least` patches and leave as many, each set of patches once, simple ones first."""
+    """The slices of all `columns` that hold at least `least` patches and leave as many, each set of patches once, simple ones
+    first."""
     singles = [one for column in columns.values() for one in (*_bins(column), *_tails(column), *_categories(column))]
     found = singles + (list(_pairs(columns)) if pairs else [])
     kept, seen = [], set()
@@ -91,9 +92,9 @@ def rounded(value: float) -> float:
 
 def _between(column: Column, low: float | None, high: float | None) -> tuple[str, Bools]:
     """The rule low <= value < high, and whom it picks; None: no bound."""
-    assert low is not None or high is not None
     values = column.values.astype(np.float64)
     if low is None:
+        assert high is not None
         return f"{column.name} < {high:g}", values < high
     if high is None:
         return f"{column.name} >= {low:g}", values >= low

@@ -1,14 +1,14 @@
 """Is a slice worse than chance makes some slice? p-values corrected for all slices and scores looked at, by their maximum.
 
-Under the null hypothesis what a model makes of a patch does not depend, given its label, on the patch's factors. Without groups the
-scores are then permuted among the patches of one label, and each permutation's largest standardised excess, over all slices and
-scores, is what a slice's own must beat: Westfall & Young's single-step max-T (Resampling-Based Multiple Testing, 1993), which keeps
-the chance of flagging anything at all at the level. Over groups, patches are not exchangeable: instead the sign of each group's
-contribution to the excess is drawn at random (Kline & Santos, A score based approach to wild bootstrap inference, J. Econometric
-Methods 1, 2012), which holds for many groups.
+Under the null hypothesis what a model makes of a patch does not depend, given its label, on the patch's factors. Without groups
+the scores are then permuted among the patches of one label, and each permutation's largest standardised excess, over all slices
+and scores, is what a slice's own must beat: Westfall & Young's single-step max-T (Resampling-Based Multiple Testing, 1993),
+which keeps the chance of flagging anything at all at the level. Over groups, patches are not exchangeable: instead the sign of
+each group's contribution to the excess is drawn at random (Kline & Santos, A score based approach to wild bootstrap inference,
+J. Econometric Methods 1, 2012), which holds for many groups.
 
-Permuting within labels means that a slice with more tumour is not worse for that: what is tested is what its labels do not explain.
-"""
+Permuting within labels means that a slice with more tumour is not worse for that: what is tested is what its labels do not
+explain."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,8 @@ __all__ = ["TESTED", "Tested", "judge"]
 Floats = NDArray[np.float64]
 
 TESTED = ("accuracy", "auc", "recall", "specificity")
-"""The scores whose gap is tested, for being worse. `auc`: how the slice's patches rank among the other class's of the whole split."""
+"""The scores whose gap is tested, for being worse. `auc`: how the slice's patches rank among the other class's of the whole
+split."""
 _FEWEST = 5
 """Patches of a class that recall, specificity or AUC of a slice, and of the rest, must rest on to be tested."""
 _CELLS = 2**24
@@ -77,7 +78,8 @@ def judge(
 
 
 def _badness(labels: NDArray[np.uint8], probabilities: Floats, threshold: float) -> list[Floats]:
-    """What counts against a patch, (N,) each: being wrong, and the share of the other class that it ranks on the wrong side of."""
+    """What counts against a patch, (N,) each: being wrong, and the share of the other class that it ranks on the wrong side
+    of."""
     wrong = ((probabilities >= threshold) != (labels == 1)).astype(np.float64)
     misplaced = np.zeros(len(labels))
     for label in (0, 1):
@@ -92,8 +94,8 @@ def _badness(labels: NDArray[np.uint8], probabilities: Floats, threshold: float)
 def _laid_out(
     slices: Sequence[Slice], labels: NDArray[np.uint8]
 ) -> tuple[NDArray[np.float32], Floats, NDArray[np.bool_]]:
-    """(S, N) membership; (S, K, 4) how each tested score is made of the slice's sums of the two values over normal and over tumour
-    patches; (S, K) what there is enough of to be tested."""
+    """(S, N) membership; (S, K, 4) how each tested score is made of the slice's sums of the two values over normal and over
+    tumour patches; (S, K) what there is enough of to be tested."""
     members = np.zeros((len(slices), len(labels)), dtype=np.float32)
     mixing = np.zeros((len(slices), len(TESTED), 4))
     usable = np.zeros((len(slices), len(TESTED)), dtype=np.bool_)
@@ -131,8 +133,8 @@ def _permuted(
     permutations: int,
     seed: int,
 ) -> tuple[Floats, Iterator[Floats]]:
-    """Observed z (S, K) and those of permutations. Values are centred within each stratum, so the mean is 0; the variance is exact:
-    n (1 - n / N) sum(values^2) / (N - 1) over the strata, for n of N patches in the slice."""
+    """Observed z (S, K) and those of permutations. Values are centred within each stratum, so the mean is 0; the variance is
+    exact: n (1 - n / N) sum(values^2) / (N - 1) over the strata, for n of N patches in the slice."""
     variance = np.zeros((len(slices), 4))
     for stratum in np.unique(strata):
         here = strata == stratum
@@ -154,7 +156,7 @@ def _permuted(
         for v, x in enumerate(values):
             for label, place in enumerate(classes):
                 found[:, 2 * v + label] = parts[label] @ x.astype(np.float32)[sources[place]]
-        return np.einsum("skc,scb->skb", mixing, found)
+        return np.asarray(np.einsum("skc,scb->skb", mixing, found))
 
     def permuted(numbers: range) -> NDArray[np.int64]:
         sources = np.empty((len(strata), len(numbers)), dtype=np.int64)

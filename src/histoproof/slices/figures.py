@@ -1,7 +1,8 @@
-"""Figures of a result of `slices`, as matplotlib Figures; `drawing.render` turns each into SVG and PNG. All but the galleries need
-nothing but slices.json."""
+"""Figures of a result of `slices`, as matplotlib Figures; `drawing.render` turns each into SVG and PNG. All but the galleries
+need nothing but slices.json."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -53,15 +54,16 @@ def of_result(
 ) -> dict[str, Callable[[], Figure]]:
     """{file name: draw} of all figures of a result."""
     found: dict[str, Callable[[], Figure]] = {
-        f"forest-{score}": lambda score=score: forest(result, score) for score in ("accuracy", "recall")
+        "forest-accuracy": partial(forest, result, "accuracy"),
+        "forest-recall": partial(forest, result, "recall"),
+        "curves": partial(curves, result),
     }
-    found["curves"] = lambda: curves(result)
     if result["mixes"]:
-        found["mixes"] = lambda: mixes(result)
+        found["mixes"] = partial(mixes, result)
     for one in drawn:
-        found[f"gallery-{one.name}"] = lambda one=one: gallery(one)
+        found[f"gallery-{one.name}"] = partial(gallery, one)
         if len(maps.get(one.name, ())):
-            found[f"saliency-{one.name}"] = lambda one=one: gallery(one, maps[one.name])
+            found[f"saliency-{one.name}"] = partial(gallery, one, maps[one.name])
     return found
 
 
@@ -177,9 +179,10 @@ def mixes(result: dict[str, Any], *, words: dict[str, str] = ENGLISH) -> Figure:
 def gallery(
     one: Gallery, maps: NDArray[np.float64] | None = None, *, columns: int = 6, words: dict[str, str] = ENGLISH
 ) -> Figure:
-    """Patches with the centre 32x32 px outlined, their probability, and the factor that is most unusual; `maps`: saliency over them."""
+    """Patches with the centre 32x32 px outlined, their probability, and the factor that is most unusual; `maps`: saliency over
+    them."""
     figure, grid = patch_grid(len(one.rows), columns, height=2.05)
-    for axes, image, row, k in zip(grid.flat, one.images, one.rows, range(len(one.rows)), strict=False):
+    for axes, image, row, k in zip(grid, one.images, one.rows, range(len(one.rows)), strict=False):
         axes.imshow(image, extent=(0, 96, 96, 0), interpolation="nearest")
         if maps is not None:
             most = max(float(np.abs(maps[k]).max()), 1e-12)
@@ -188,7 +191,7 @@ def gallery(
         axes.add_patch(Rectangle((32, 32), 32, 32, fill=False, ec="black", lw=0.9))
         axes.set_title(_caption(row, words if maps is not None else None), fontsize=6.8)
     if not one.rows:
-        grid.flat[0].text(0.5, 0.5, words["none"], ha="center")
+        grid[0].text(0.5, 0.5, words["none"], ha="center")
     title = words[one.name] if maps is None else words["saliency"].format(title=words[one.name])
     figure.suptitle(
         words["shown"].format(title=title, n=len(one.rows), of=one.of),

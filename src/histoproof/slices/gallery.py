@@ -32,8 +32,8 @@ class Gallery:
 def galleries(
     found: Predictions, patches: Patches, columns: Mapping[str, Column], *, threshold: float, count: int
 ) -> list[Gallery]:
-    """The three galleries, at most `count` patches each; ties by index. `unusual` are the three numbers of the patch that lie farthest
-    out among all patches, with their percentile, 0 to 100."""
+    """The three galleries, at most `count` patches each; ties by index. `unusual` are the three numbers of the patch that lie
+    farthest out among all patches, with their percentile, 0 to 100."""
     probability, label = found.probability, found.label
     called = probability >= threshold
     ranks = {name: _percentiles(column) for name, column in columns.items() if column.numeric}

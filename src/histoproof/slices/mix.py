@@ -1,13 +1,14 @@
 """Silent failure: what a monitor on global accuracy alone would miss.
 
-The same slices in another mix (more dark patches, another scanner's share doubled) give another accuracy and another recall, though
-the model errs as before in each of them. Within stated bounds the worst mix is a linear program: each slice's share of the patches
-may become at most `bound` times what it is, and at least that part of it. Recall is a ratio of two sums that are linear in the shares,
-and is minimised by Dinkelbach's iteration (On nonlinear fractional programming, Management Science 13, 1967).
+The same slices in another mix (more dark patches, another scanner's share doubled) give another accuracy and another recall,
+though the model errs as before in each of them. Within stated bounds the worst mix is a linear program: each slice's share of
+the patches may become at most `bound` times what it is, and at least that part of it. Recall is a ratio of two sums that are
+linear in the shares, and is minimised by Dinkelbach's iteration (On nonlinear fractional programming, Management Science 13,
+1967).
 
-The worst mix is chosen on one half of the patches and its scores are taken on the other, and the reverse; the mean is given. Chosen and
-scored on the same patches it would look worse than it is, for the slices that were unlucky would be called the bad ones.
-"""
+The worst mix is chosen on one half of the patches and its scores are taken on the other, and the reverse; the mean is given.
+Chosen and scored on the same patches it would look worse than it is, for the slices that were unlucky would be called the bad
+ones."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -49,11 +50,11 @@ def silent(
 ) -> list[dict[str, Any]]:
     """Per factor, for accuracy and for recall, the worst that a shift of its slices' mix does; the most recall lost first.
 
-    Rows are {"factor", "bound", "slices": [{"rule", "share", "worst_share"}...], "accuracy", "recall", "unnoticed"}, each of the last
-    three {"now", "worst": Interval as JSON}: `unnoticed` is the lowest recall among the mixes under which accuracy stays within
-    the interval it has now, so that nobody who watches accuracy would look; None where there is no such interval. Shares and
-    `worst_share` are of the whole split, for recall. `second` (N,) are the halves; `units` (N,) what the bootstrap draws.
-    """
+    Rows are {"factor", "bound", "slices": [{"rule", "share", "worst_share"}...], "accuracy", "recall", "unnoticed"}, each of
+    the last three {"now", "worst": Interval as JSON}: `unnoticed` is the lowest recall among the mixes under which accuracy
+    stays within the interval it has now, so that nobody who watches accuracy would look; None where there is no such interval.
+    Shares and `worst_share` are of the whole split, for recall. `second` (N,) are the halves; `units` (N,) what the bootstrap
+    draws."""
     if not (math.isfinite(bound) and bound > 1):
         raise ConfigError(f"bound is {bound}", valid="a number above 1, e.g. 2: a slice's share may double or halve")
     right = ((probabilities >= threshold) == (labels == 1)).astype(np.float64)
@@ -90,8 +91,8 @@ def silent(
 def unseen(
     slices: Sequence[Slice], labels: NDArray[np.uint8], called: NDArray[np.bool_], accuracy: Interval
 ) -> list[dict[str, Any]]:
-    """Slices so small that a monitor of accuracy would not notice if every tumour patch in them were missed: [{"rule", "n", "positive",
-    "accuracy_lost", "recall_lost"}...], those that cost most recall first; `*_lost` are of the whole split."""
+    """Slices so small that a monitor of accuracy would not notice if every tumour patch in them were missed: [{"rule", "n",
+    "positive", "accuracy_lost", "recall_lost"}...], those that cost most recall first; `*_lost` are of the whole split."""
     if accuracy.value is None or accuracy.low is None:
         return []
     found = []
@@ -108,12 +109,13 @@ def unseen(
 def worst_mix(
     shares: Floats, over: Floats, under: Floats, bound: float, floor: tuple[Floats, float] | None = None
 ) -> Floats | None:
-    """The shares (K,), summing to 1 and each within `bound` times of `shares`, that make (p @ over) / (p @ under) least; under a floor
-    (values, least) also p @ values >= least. None where no mix does."""
+    """The shares (K,), summing to 1 and each within `bound` times of `shares`, that make (p @ over) / (p @ under) least; under
+    a floor (values, least) also p @ values >= least. None where no mix does."""
     from scipy.optimize import linprog
 
-    limits = list(zip(shares / bound, np.minimum(1, shares * bound), strict=True))
-    best, ratio = None, float(shares @ over / (shares @ under)) if shares @ under > 0 else 0.0
+    limits = [(float(share) / bound, min(1.0, float(share) * bound)) for share in shares]
+    best: Floats | None = None
+    ratio = float(shares @ over) / max(float(shares @ under), _STILL)
     for _ in range(50):
         found = linprog(
             over - ratio * under,
@@ -127,7 +129,7 @@ def worst_mix(
         if not found.success:
             return best
         mix = np.asarray(found.x)
-        value = float(mix @ over / max(mix @ under, _STILL))
+        value = float(mix @ over) / max(float(mix @ under), _STILL)
         if best is not None and value >= ratio - _STILL:
             return best
         best, ratio = mix, value
@@ -179,7 +181,7 @@ class _Case:
             lift = np.zeros(len(self.labels))
             for share, part in zip(mix, self.parts, strict=True):
                 mine = part & half
-                lift[mine] = share * half.sum() / max(int(mine.sum()), 1)
+                lift[mine] = share * int(half.sum()) / max(int(mine.sum()), 1)
             columns += [lift * eligible * self.right, lift * eligible]
         return _Weighed(now, np.column_stack(columns), rests)
 

@@ -19,8 +19,9 @@ __all__ = ["ALPHA", "RANKING", "Settings", "look"]
 ALPHA = 0.05
 """A slice is flagged where its corrected p-value is below this."""
 RANKING = ("accuracy", "auc")
-"""What slices are ranked by. Recall and specificity alone would rank first where the one is paid for by the other, as in any slice
-with another share of tumour."""
+"""What slices are ranked by. Recall and specificity alone would rank first where the one is paid for by the other, as in any
+slice with another share of tumour."""
+_ALIKE = 0.5
 _SIMPLE = {"bin": 0, "tail": 0, "category": 0, "pair": 1, "tree": 2}
 
 
@@ -74,9 +75,10 @@ def look(
         replicates=settings.replicates,
         seed=settings.seed,
     )
+    likes = _likes([every[k] for k in shown])
     rows = [
-        {"rank": rank, **_row(every[k], one, _tests(tested, k), columns)}
-        for rank, (k, one) in enumerate(zip(shown, scored, strict=True), start=1)
+        {"rank": rank, **_row(every[k], one, _tests(tested, k), columns), "like": like}
+        for rank, (k, one, like) in enumerate(zip(shown, scored, likes, strict=True), start=1)
     ]
     family = {
         "slices": len(every),
@@ -94,11 +96,25 @@ def look(
 
 
 def _order(every: Sequence[Slice], tested: Tested) -> list[int]:
-    """Worst first: by the smaller corrected p-value of accuracy and AUC, then the simpler rule, then the larger excess of the two."""
+    """Worst first: by the smaller corrected p-value of accuracy and AUC, then the simpler rule, then the larger excess of the
+    two."""
     ranking = [TESTED.index(name) for name in RANKING]
     p = np.nan_to_num(tested.p_corrected[:, ranking], nan=2.0).min(axis=1, initial=2.0)
     z = np.nan_to_num(tested.z[:, ranking], nan=-np.inf).max(axis=1, initial=-np.inf)
     return sorted(range(len(every)), key=lambda k: (p[k], _SIMPLE[every[k].kind], -z[k], every[k].rule))
+
+
+def _likes(shown: Sequence[Slice]) -> list[dict[str, Any] | None]:
+    """Per slice the one before it, by rank, that is mostly the same patches: {"rank", "jaccard"}; None where there is none."""
+    found: list[dict[str, Any] | None] = []
+    members = np.array([one.members for one in shown], dtype=np.float32)
+    for k in range(len(shown)):
+        both = members[:k] @ members[k] if k else np.zeros(0, np.float32)
+        either = members[:k].sum(axis=1) + members[k].sum() - both
+        share = both / np.maximum(either, 1)
+        best = int(np.argmax(share)) if k else 0
+        found.append({"rank": best + 1, "jaccard": float(share[best])} if k and share[best] >= _ALIKE else None)
+    return found
 
 
 def _tests(tested: Tested, k: int) -> dict[str, dict[str, float]]:

@@ -1,9 +1,8 @@
 """Where a model looks: occlusion, through the one inference path; and whether that is the centre, of which the label speaks.
 
-Each cell of a grid is covered with the patch's mean colour in turn, and the logit's move is the cell's saliency (Zeiler & Fergus,
-Visualizing and understanding convolutional networks, ECCV 2014). The grid divides the centre 32x32 px exactly, so a model that looks
-everywhere alike has 1/9 of its saliency there.
-"""
+Each cell of a grid is covered with the patch's mean colour in turn, and the logit's move is the cell's saliency (Zeiler &
+Fergus, Visualizing and understanding convolutional networks, ECCV 2014). The grid divides the centre 32x32 px exactly, so a
+model that looks everywhere alike has 1/9 of its saliency there."""
 
 from collections.abc import Callable
 
@@ -36,9 +35,8 @@ def occlusion(
 ) -> Floats:
     """(n, 96 / cell, 96 / cell) how far the logit falls (> 0) or rises when a cell of patches (n, 96, 96, 3) uint8 is covered.
 
-    Deterministic: the same model and patch give the same map, whatever else is asked for. Raises ConfigError for another `cell` than
-    8, 16 or 32 px.
-    """
+    Deterministic: the same model and patch give the same map, whatever else is asked for. Raises ConfigError for another `cell`
+    than 8, 16 or 32 px."""
     if cell not in CELLS:
         raise ConfigError(f"cell is {cell}", valid="8, 16 or 32 px: those that divide the centre 32x32 px")
     side = _SIDE // cell
@@ -61,12 +59,13 @@ def occlusion(
 
 
 def centre_share(maps: Floats) -> Floats:
-    """(n,) share of the absolute saliency (n, side, side) that lies in the centre 32x32 px, 0 to 1; NaN where there is none at all."""
+    """(n,) share of the absolute saliency (n, side, side) that lies in the centre 32x32 px, 0 to 1; NaN where there is none at
+    all."""
     cell = _SIDE // maps.shape[1]
     centre = slice(CENTRE.start // cell, CENTRE.stop // cell)
     total = np.abs(maps).sum(axis=(1, 2))
     inside = np.abs(maps[:, centre, centre]).sum(axis=(1, 2))
-    return np.divide(inside, total, out=np.full(len(maps), np.nan), where=total > 1e-12)
+    return np.asarray(np.divide(inside, total, out=np.full(len(maps), np.nan), where=total > 1e-12))
 
 
 def _covered(image: NDArray[np.uint8], cell: int) -> NDArray[np.uint8]:

@@ -1,9 +1,8 @@
 """Scores of many slices and of their rests under the same bootstrap draws, so that gaps have intervals too.
 
-Every replicate of `bootstrap.resample` is used for all slices. Sums over a slice are taken once; those over its rest are what is left
-of the sums over all. The AUC of a rest follows from the pairs within the slice, across, and in all, so no slice costs more than its
-own patches.
-"""
+Every replicate of `bootstrap.resample` is used for all slices. Sums over a slice are taken once; those over its rest are what
+is left of the sums over all. The AUC of a rest follows from the pairs within the slice, across, and in all, so no slice costs
+more than its own patches."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -65,9 +64,9 @@ def score_slices(
 ) -> list[Scored]:
     """Every score of each slice with its interval, those of its rest, and their gaps with theirs.
 
-    Intervals of scores are `bootstrap.logit_interval` and, for ece, `norm_interval`, as for a whole split; of bias and of gaps they
-    are t intervals with the bootstrap's standard error (over groups at least the jackknife's). What is undefined is None, with why.
-    """
+    Intervals of scores are `bootstrap.logit_interval` and, for ece, `norm_interval`, as for a whole split; of bias and of gaps
+    they are t intervals with the bootstrap's standard error (over groups at least the jackknife's). What is undefined is None,
+    with why."""
     out: dict[int, Scored] = {}
     for universe in {one.universe.tobytes(): one.universe for one in slices}.values():
         mine = [k for k, one in enumerate(slices) if np.array_equal(one.universe, universe)]
@@ -116,7 +115,8 @@ class _Judge:
         )
 
     def under(self, weights: Iterable[Floats], parts: Sequence[_Part]) -> list[tuple[Floats, Floats, Floats]]:
-        """For each part: scores (R, 6) of the slice and of the rest, NaN where undefined, and the slice's calibration gaps (R, 15)."""
+        """For each part: scores (R, 6) of the slice and of the rest, NaN where undefined, and the slice's calibration gaps (R,
+        15)."""
         kept: list[list[tuple[Floats, Floats, Floats]]] = [[] for _ in parts]
         for chunk in weights:
             w = chunk[:, self.order]
@@ -139,7 +139,7 @@ class _Judge:
 def _lower(weights: Floats, part: _Part) -> Floats:
     """(R, n): the weight of the patches below each in the part's order of probability, and half of that tied with it."""
     sums = np.concatenate([np.zeros((len(weights), 1)), np.cumsum(weights, axis=1)], axis=1)
-    return (sums[:, part.low] + sums[:, part.high]) / 2
+    return np.asarray((sums[:, part.low] + sums[:, part.high]) / 2, dtype=np.float64)
 
 
 def _scores(sums: Floats, pairs: Floats) -> Floats:

@@ -13,7 +13,8 @@ def in_words(result: dict[str, Any]) -> list[str]:
     family, whole = result["family"], result["whole"]
     over = "patches" if result["units"] is None else f"{result['units']['count']} groups ({result['units']['column']})"
     lines = [
-        f"{result['split']}: n = {result['n']}, {result['positive']} positive, threshold {result['threshold']:g}, 95 % intervals over {over}",
+        f"{result['split']}: n = {result['n']}, {result['positive']} positive, threshold {result['threshold']:g}, "
+        f"95 % intervals over {over}",
         "whole: "
         + ", ".join(score_words(name, whole[name]) for name in ("accuracy", "auc", "recall", "specificity", "ece")),
         f"{family['slices']} slices looked at; p-values are corrected for all {family['tests']} tests ({family['method']}, "
@@ -28,7 +29,7 @@ def in_words(result: dict[str, Any]) -> list[str]:
         lines.append(
             f"{len(flagged)} slices are worse than their rest in accuracy or AUC (corrected p < {family['alpha']}){shown}:"
         )
-        lines += [f"  {slice_words(row)}" for row in flagged[:_MOST]]
+        lines += [f"  {row['rank']}. {slice_words(row)}" for row in flagged[:_MOST]]
     elif rows:
         lines.append("no slice is shown to be worse than its rest in accuracy or AUC; the foremost:")
         lines += [f"  {slice_words(row)}" for row in rows[:3]]
@@ -64,6 +65,8 @@ def slice_words(row: dict[str, Any], name: str | None = None) -> str:
         return f"{row['rule']}: {size}: too few to be tested"
     value, rest, p = score_words(name, row["scores"][name]), row["rest"][name], row["tests"][name]["p_corrected"]
     against = "" if rest is None else f", rest {rest:.3f}"
+    if row.get("like"):
+        size += f", mostly those of rank {row['like']['rank']}"
     other = "specificity" if name == "recall" else "recall"
     return f"{row['rule']}: {size}: {value}{against}, corrected p {p:.3g}; {score_words(other, row['scores'][other])}"
 
