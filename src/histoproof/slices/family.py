@@ -23,9 +23,8 @@ __all__ = ["TESTED", "Tested", "judge"]
 
 Floats = NDArray[np.float64]
 
-TESTED = ("accuracy", "auc", "recall", "specificity")
-"""The scores whose gap is tested, for being worse. `auc`: how the slice's patches rank among the other class's of the whole
-split."""
+TESTED = ("accuracy", "cross_auc", "recall", "specificity")
+"""The scores whose gap is tested, for being worse; see `scores`."""
 _FEWEST = 5
 """Patches of a class that recall, specificity or AUC of a slice, and of the rest, must rest on to be tested."""
 _CELLS = 2**24

@@ -38,6 +38,7 @@ ENGLISH = {
     "centre": "centre {share:.0%} (chance 11 %)",
     "accuracy": "accuracy",
     "auc": "AUC",
+    "cross_auc": "AUC against all",
     "recall": "recall",
     "specificity": "specificity",
     "bias": "probability less rate of tumour",
@@ -54,7 +55,7 @@ def of_result(
 ) -> dict[str, Callable[[], Figure]]:
     """{file name: draw} of all figures of a result."""
     found: dict[str, Callable[[], Figure]] = {
-        "forest-accuracy": partial(forest, result, "accuracy"),
+        "forest-cross_auc": partial(forest, result, "cross_auc"),
         "forest-recall": partial(forest, result, "recall"),
         "curves": partial(curves, result),
     }
@@ -68,7 +69,7 @@ def of_result(
 
 
 def forest(
-    result: dict[str, Any], score: str = "accuracy", *, most: int = _MOST, words: dict[str, str] = ENGLISH
+    result: dict[str, Any], score: str = "cross_auc", *, most: int = _MOST, words: dict[str, str] = ENGLISH
 ) -> Figure:
     """The gaps of the foremost slices with their intervals; filled red where the corrected test of this score flags them."""
     rows = [row for row in result["slices"] if row["gaps"][score]["value"] is not None][:most]

@@ -18,7 +18,7 @@ __all__ = ["ALPHA", "RANKING", "Settings", "look"]
 
 ALPHA = 0.05
 """A slice is flagged where its corrected p-value is below this."""
-RANKING = ("accuracy", "auc")
+RANKING = ("accuracy", "cross_auc")
 """What slices are ranked by. Recall and specificity alone would rank first where the one is paid for by the other, as in any
 slice with another share of tumour."""
 _ALIKE = 0.5
@@ -96,8 +96,8 @@ def look(
 
 
 def _order(every: Sequence[Slice], tested: Tested) -> list[int]:
-    """Worst first: by the smaller corrected p-value of accuracy and AUC, then the simpler rule, then the larger excess of the
-    two."""
+    """Worst first: by the smaller corrected p-value of accuracy and cross AUC, then the simpler rule, then the larger excess of
+    the two."""
     ranking = [TESTED.index(name) for name in RANKING]
     p = np.nan_to_num(tested.p_corrected[:, ranking], nan=2.0).min(axis=1, initial=2.0)
     z = np.nan_to_num(tested.z[:, ranking], nan=-np.inf).max(axis=1, initial=-np.inf)

@@ -19,8 +19,11 @@ __all__ = ["SCORES", "Scored", "score_slices"]
 
 Floats = NDArray[np.float64]
 
-SCORES = ("accuracy", "auc", "recall", "specificity", "bias", "ece")
-"""As in `metrics`; `bias` is the mean probability less the rate of tumour, -1 to 1."""
+SCORES = ("accuracy", "cross_auc", "auc", "recall", "specificity", "bias", "ece")
+"""As in `metrics`, and two more. `cross_auc`, 0 to 1: the mean of two AUC, of the slice's tumour patches among all normal ones
+and of its normal patches among all tumour ones, so that it sees a slice whose scores are shifted, as the AUC inside the slice
+does not (BPSN and BNSP of Borkan et al., WWW 2019 companion, doi:10.1145/3308560.3317593). `bias`: mean probability less rate
+of tumour, -1 to 1."""
 _BINS = 15
 _STILL = 1e-12
 _ECE_GAP = "the error of calibration grows as patches get fewer, so those of a slice and of its rest cannot be compared: see bias"
@@ -42,13 +45,17 @@ class Scored:
 
 @dataclass(frozen=True)
 class _Part:
-    """A slice inside its universe, which is sorted by probability."""
+    """A slice inside its universe, whose patches rise in probability."""
 
     places: NDArray[np.int64]
     low: NDArray[np.int64]
-    """(n,) place in the slice where the patches tied with each begin."""
+    """(n,) where, in the slice, the patches begin that are tied with each."""
     high: NDArray[np.int64]
-    """And end."""
+    """And where they end."""
+    called: int
+    """Where those begin that are called tumour."""
+    bins: NDArray[np.int64]
+    """(16,) where each bin of the calibration error begins, and the last one ends."""
 
 
 def score_slices(
@@ -82,7 +89,7 @@ def score_slices(
         apart = judge.under(bootstrap.leave_one_out(units), parts) if few else None
         for number, k in enumerate(mine):
             inside = order[parts[number].places]
-            rest = np.setdiff1d(order, inside)
+            rest = order[~slices[k].members[order]]
             draws = [None if x is None else x[number] for x in (point, drawn, apart)]
             out[k] = _concluded(draws, labels, probabilities, threshold, units, inside, rest, groups is not None, level)
     return [out[k] for k in range(len(slices))]
@@ -97,62 +104,83 @@ class _Judge:
         self.order = order
         self.positive = (labels == 1).astype(np.float64)
         self.probabilities = probabilities
-        called = probabilities >= threshold
-        place = np.searchsorted(np.linspace(0.0, 1.0, _BINS + 1)[1:-1], probabilities)
-        gaps = np.zeros((len(labels), _BINS))
-        gaps[np.arange(len(labels)), place] = probabilities - self.positive
-        right = called == (labels == 1)
-        self.columns = np.column_stack(
-            [self.positive, 1 - self.positive, right * self.positive, right * (1 - self.positive), gaps]
-        )
+        self.threshold = threshold
+        self.bin = np.searchsorted(np.linspace(0.0, 1.0, _BINS + 1)[1:-1], probabilities)
         self.whole = self.part(np.ones(len(labels), dtype=np.bool_))
 
     def part(self, members: NDArray[np.bool_]) -> _Part:
+        """A slice from its members (N,)."""
         places = np.flatnonzero(members)
         values = self.probabilities[places]
-        return _Part(
-            places, np.searchsorted(values, values, side="left"), np.searchsorted(values, values, side="right")
-        )
+        low, high = (np.searchsorted(values, values, side="left"), np.searchsorted(values, values, side="right"))
+        bins = np.searchsorted(self.bin[places], np.arange(_BINS + 1))
+        return _Part(places, low, high, int(np.searchsorted(values, self.threshold)), bins)
 
     def under(self, weights: Iterable[Floats], parts: Sequence[_Part]) -> list[tuple[Floats, Floats, Floats]]:
-        """For each part: scores (R, 6) of the slice and of the rest, NaN where undefined, and the slice's calibration gaps (R,
-        15)."""
+        """For each part: scores (R, K) of the slice and of the rest, NaN where undefined, and the slice's calibration gaps (R, 15)."""
         kept: list[list[tuple[Floats, Floats, Floats]]] = [[] for _ in parts]
         for chunk in weights:
-            w = chunk[:, self.order]
-            tumour, normal = w * self.positive, w * (1 - self.positive)
-            below = _lower(normal, self.whole)  # normal patches that each patch ranks above, ties half
-            above = tumour.sum(axis=1, keepdims=True) - _lower(tumour, self.whole)
-            sums, pairs = w @ self.columns, (tumour * below).sum(axis=1)
+            w = np.ascontiguousarray(chunk[:, self.order].T)  # (n, R): a slice's rows then lie together
+            tumour = w * self.positive[:, None]
+            normal = w - tumour
+            sums, below = self._sums(
+                self.whole, w, tumour, normal
+            )  # below: normal patches that each ranks above, ties half
+            above = tumour.sum(axis=0) - _lower(_running(tumour), self.whole)
+            pairs = np.einsum("nr,nr->r", tumour, below)
             for number, part in enumerate(parts):
                 at = part.places
-                t, n = tumour[:, at], normal[:, at]
-                within = (t * _lower(n, part)).sum(axis=1)
-                mine = w[:, at] @ self.columns[at]
-                across = (t * below[:, at]).sum(axis=1) + (n * above[:, at]).sum(axis=1) - within
-                slice_scores, rest = _scores(mine, within), _scores(sums - mine, pairs - across)
-                total = np.maximum(mine[:, 0] + mine[:, 1], _STILL)
-                kept[number].append((slice_scores, rest, mine[:, 4:] / total[:, None]))
+                mine, t = w[at], tumour[at]
+                n = mine - t
+                totals, beaten = self._sums(part, mine, t, n)
+                up, down = np.einsum("nr,nr->r", t, below[at]), np.einsum("nr,nr->r", n, above[at])
+                within = np.einsum("nr,nr->r", t, beaten)
+                scores = _scores(totals, within, up, down, sums)
+                rest = _scores(sums - totals, pairs - up - down + within, pairs - up, pairs - down, sums)
+                size = np.maximum(totals[:, 0] + totals[:, 1], _STILL)
+                kept[number].append((scores, rest, totals[:, 4:] / size[:, None]))
         return [tuple(np.concatenate(x) for x in zip(*chunks, strict=True)) for chunks in kept]  # type: ignore[misc]
 
+    def _sums(self, part: _Part, w: Floats, tumour: Floats, normal: Floats) -> tuple[Floats, Floats]:
+        """((R, 19) tumour, normal, and of each those called rightly, and the calibration gaps of 15 bins; (n, R) the normal patches
+        below each)."""
+        t, n, p = _running(tumour), _running(normal), _running(w * self.probabilities[part.places, None])
+        gaps = np.diff(p[part.bins] - t[part.bins], axis=0)
+        return np.vstack([t[-1], n[-1], t[-1] - t[part.called], n[part.called], gaps]).T, _lower(n, part)
 
-def _lower(weights: Floats, part: _Part) -> Floats:
-    """(R, n): the weight of the patches below each in the part's order of probability, and half of that tied with it."""
-    sums = np.concatenate([np.zeros((len(weights), 1)), np.cumsum(weights, axis=1)], axis=1)
-    return np.asarray((sums[:, part.low] + sums[:, part.high]) / 2, dtype=np.float64)
+
+def _running(weights: Floats) -> Floats:
+    """(n + 1, R) sums of the first 0, 1, ... n rows."""
+    out = np.zeros((len(weights) + 1, weights.shape[1]))
+    np.cumsum(weights, axis=0, out=out[1:])
+    return out
 
 
-def _scores(sums: Floats, pairs: Floats) -> Floats:
-    """(R, 6) in the order of SCORES."""
+def _lower(running: Floats, part: _Part) -> Floats:
+    """(n, R) what lies below each patch in the order of probability, and half of what is tied with it."""
+    return np.asarray((running[part.low] + running[part.high]) / 2, dtype=np.float64)
+
+
+def _scores(sums: Floats, pairs: Floats, up: Floats, down: Floats, whole: Floats) -> Floats:
+    """(R, K) in the order of SCORES. `pairs`: of its normal and tumour patches, how many are in order; `up`, `down`: of its
+    tumour patches and all normal ones, and of its normal ones and all tumour ones; `whole`: the sums over all."""
     p, n, tp, tn = (np.rint(sums[:, k]) for k in range(4))
+    all_p, all_n = np.rint(whole[:, 0]), np.rint(whole[:, 1])
     gaps = sums[:, 4:]
 
     def over(a: Floats, b: Floats) -> Floats:
         return np.divide(a, b, out=np.full_like(a, np.nan), where=b > 0)
 
-    area = np.clip(over(pairs, p * n), 0, 1)
-    columns = [over(tp + tn, p + n), area, over(tp, p), over(tn, n), over(gaps.sum(axis=1), p + n)]
-    return np.column_stack([*columns, over(np.abs(gaps).sum(axis=1), p + n)])
+    found = {
+        "accuracy": over(tp + tn, p + n),
+        "cross_auc": np.clip((over(up, p * all_n) + over(down, n * all_p)) / 2, 0, 1),
+        "auc": np.clip(over(pairs, p * n), 0, 1),
+        "recall": over(tp, p),
+        "specificity": over(tn, n),
+        "bias": over(gaps.sum(axis=1), p + n),
+        "ece": over(np.abs(gaps).sum(axis=1), p + n),
+    }
+    return np.column_stack([found[name] for name in SCORES])
 
 
 def _concluded(
@@ -168,8 +196,9 @@ def _concluded(
 ) -> Scored:
     point, drawn, apart = draws
     assert point is not None
-    mine = np.unique(units[inside], return_inverse=True)[1]
-    theirs = np.unique(units[rest], return_inverse=True)[1]
+    mine, theirs = (
+        np.unique(units[rows], return_inverse=True)[1] if grouped else np.arange(len(rows)) for rows in (inside, rest)
+    )
     bases, rest_bases = (
         _bases(labels[rows], probabilities[rows] >= threshold, own) for rows, own in ((inside, mine), (rest, theirs))
     )
@@ -206,7 +235,7 @@ def _concluded(
 def _bases(labels: NDArray[np.uint8], called: NDArray[np.bool_], units: NDArray[np.int64]) -> dict[str, int]:
     """How many units each score rests on, as `metrics.bases`."""
     found = metrics.bases(labels == 1, called, units)
-    return {**found, "bias": found["accuracy"]}
+    return {**found, "bias": found["accuracy"], "cross_auc": found["auc"]}
 
 
 def _whys(labels: NDArray[np.uint8], bases: dict[str, int], grouped: bool, alone: bool) -> dict[str, str]:
@@ -214,9 +243,12 @@ def _whys(labels: NDArray[np.uint8], bases: dict[str, int], grouped: bool, alone
     positive = int((labels == 1).sum())
     said = {}
     if positive == 0:
-        said = {"recall": "recall undefined (0 positives)", "auc": "AUC undefined (0 positives)"}
+        said = {"recall": "recall undefined (0 positives)"}
     elif positive == len(labels):
-        said = {"specificity": "specificity undefined (0 negatives)", "auc": "AUC undefined (0 negatives)"}
+        said = {"specificity": "specificity undefined (0 negatives)"}
+    if said:
+        lacking = "positives" if positive == 0 else "negatives"
+        said |= dict.fromkeys(("auc", "cross_auc"), f"AUC undefined (0 {lacking})")
     unit = "group" if grouped else "patch"
     for name in SCORES:
         if name not in said and (alone or bases[name] < 2):

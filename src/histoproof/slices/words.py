@@ -4,7 +4,7 @@ from typing import Any
 
 __all__ = ["in_words", "mix_words", "score_words", "slice_words"]
 
-_NAMES = {"auc": "AUC", "ece": "ECE", "bias": "probability less rate of tumour"}
+_NAMES = {"auc": "AUC", "cross_auc": "AUC against all", "ece": "ECE", "bias": "probability less rate of tumour"}
 _MOST = 10
 
 
@@ -27,11 +27,12 @@ def in_words(result: dict[str, Any]) -> list[str]:
     if flagged:
         shown = "" if len(flagged) <= _MOST else f"; the first {_MOST}"
         lines.append(
-            f"{len(flagged)} slices are worse than their rest in accuracy or AUC (corrected p < {family['alpha']}){shown}:"
+            f"{len(flagged)} slices are worse than their rest in accuracy or AUC against all, "
+            f"corrected p < {family['alpha']}{shown}:"
         )
         lines += [f"  {row['rank']}. {slice_words(row)}" for row in flagged[:_MOST]]
     elif rows:
-        lines.append("no slice is shown to be worse than its rest in accuracy or AUC; the foremost:")
+        lines.append("no slice is shown to be worse than its rest in accuracy or AUC against all; the foremost:")
         lines += [f"  {slice_words(row)}" for row in rows[:3]]
     for name, meaning in (("recall", "tumour is missed"), ("specificity", "normal tissue is called tumour")):
         worse = sorted((row for row in rows if name in row["flagged"]), key=lambda row: -row["tests"][name]["z"])
