@@ -117,7 +117,8 @@ class _Judge:
         return _Part(places, low, high, int(np.searchsorted(values, self.threshold)), bins)
 
     def under(self, weights: Iterable[Floats], parts: Sequence[_Part]) -> list[tuple[Floats, Floats, Floats]]:
-        """For each part: scores (R, K) of the slice and of the rest, NaN where undefined, and the slice's calibration gaps (R, 15)."""
+        """For each part: scores (R, K) of the slice and of the rest, NaN where undefined, and the slice's calibration gaps (R,
+        15)."""
         kept: list[list[tuple[Floats, Floats, Floats]]] = [[] for _ in parts]
         for chunk in weights:
             w = np.ascontiguousarray(chunk[:, self.order].T)  # (n, R): a slice's rows then lie together
@@ -142,8 +143,8 @@ class _Judge:
         return [tuple(np.concatenate(x) for x in zip(*chunks, strict=True)) for chunks in kept]  # type: ignore[misc]
 
     def _sums(self, part: _Part, w: Floats, tumour: Floats, normal: Floats) -> tuple[Floats, Floats]:
-        """((R, 19) tumour, normal, and of each those called rightly, and the calibration gaps of 15 bins; (n, R) the normal patches
-        below each)."""
+        """((R, 19) tumour, normal, and of each those called rightly, and the calibration gaps of 15 bins; (n, R) the normal
+        patches below each)."""
         t, n, p = _running(tumour), _running(normal), _running(w * self.probabilities[part.places, None])
         gaps = np.diff(p[part.bins] - t[part.bins], axis=0)
         return np.vstack([t[-1], n[-1], t[-1] - t[part.called], n[part.called], gaps]).T, _lower(n, part)
