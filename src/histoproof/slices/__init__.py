@@ -23,7 +23,7 @@ from ..runs import Run, locked, open_run
 from .cut import Column, column_of
 from .family import TESTED
 from .gallery import Gallery, galleries
-from .mix import BOUND, silent, unseen
+from .mix import BOUND, check_bound, silent, unseen
 from .report import Settings, look
 from .saliency import CHANCE, centre_share, occlusion
 from .words import in_words
@@ -63,7 +63,7 @@ def slices(
     Writes OUT/slices.json (returned), OUT/figures/*.png and factors/, all specified in docs/slices.md; OUT is RUN/slices unless
     given. Raises DataError, ConfigError, RunError, SealedError, OutputError.
     """
-    _check(least=least, permutations=permutations, gallery=gallery, threshold=threshold)
+    _check(least=least, permutations=permutations, gallery=gallery, threshold=threshold, bound=bound)
     folder = open_run(run)
     config = folder.load_config()
     seen = _opened(folder, config, split, store)
@@ -118,7 +118,7 @@ class _Seen:
     evaluation: dict[str, Any]
 
 
-def _check(*, least: int, permutations: int, gallery: int, threshold: float | None) -> None:
+def _check(*, least: int, permutations: int, gallery: int, threshold: float | None, bound: float) -> None:
     if least < 2:
         raise ConfigError(f"least is {least}", valid="2 patches or more; 20 by default")
     if not 99 <= permutations <= 100_000:
@@ -128,6 +128,7 @@ def _check(*, least: int, permutations: int, gallery: int, threshold: float | No
         )
     if gallery < 0:
         raise ConfigError(f"gallery is {gallery}", valid="0 or more patches")
+    check_bound(bound)
     if threshold is not None and not 0 <= threshold <= 1:
         raise ConfigError(f"threshold is {threshold}", valid="0 to 1")
 

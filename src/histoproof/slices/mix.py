@@ -23,7 +23,7 @@ from ..bootstrap import Interval
 from ..errors import ConfigError
 from .cut import Column, Slice, cut
 
-__all__ = ["BOUND", "silent", "unseen", "worst_mix"]
+__all__ = ["BOUND", "check_bound", "silent", "unseen", "worst_mix"]
 
 Floats = NDArray[np.float64]
 
@@ -55,8 +55,7 @@ def silent(
     stays within the interval it has now, so that nobody who watches accuracy would look; None where there is no such interval.
     Shares and `worst_share` are of the whole split, for recall. `second` (N,) are the halves; `units` (N,) what the bootstrap
     draws."""
-    if not (math.isfinite(bound) and bound > 1):
-        raise ConfigError(f"bound is {bound}", valid="a number above 1, e.g. 2: a slice's share may double or halve")
+    check_bound(bound)
     right = ((probabilities >= threshold) == (labels == 1)).astype(np.float64)
     rows, found, everyone = [], [], np.ones(len(labels), dtype=np.bool_)
     for name, column in columns.items():
@@ -86,6 +85,12 @@ def silent(
             ready = next(drawn, None) if one.matrix is not None else None
             row[what] = {"now": one.now, "worst": one.interval(ready).as_json()}
     return sorted(rows, key=_loss)
+
+
+def check_bound(bound: float) -> None:
+    """Raise ConfigError for a bound that bounds nothing."""
+    if not (math.isfinite(bound) and bound > 1):
+        raise ConfigError(f"bound is {bound}", valid="a number above 1, e.g. 2: a slice's share may double or halve")
 
 
 def unseen(
