@@ -13,7 +13,7 @@ from PIL import Image
 from scipy import ndimage
 
 from histoproof.data.store import open_store
-from histoproof.drift import drift
+from histoproof.drift import EFFECT, drift
 from histoproof.drift.moved import compare, holm, least_detectable, stability_index
 from histoproof.errors import ConfigError, DataError, OutputError, RunError, SealedError
 from histoproof.train import train
@@ -148,14 +148,17 @@ def test_drift_exits_with_1_and_says_why(run: Path, pixels: NDArray[np.uint8], t
     assert "patches are independent" in done.stdout
 
 
-def test_an_effect_too_small_to_matter_is_no_drift_however_many_patches(
-    run: Path, pixels: NDArray[np.uint8], tmp_path: Path
-) -> None:
-    many = np.concatenate([pixels] * 12)  # what is 96 patches by chance is a certainty of 1,152
-    result = drift(run, [hdf5(tmp_path / "x.h5", many)])
-    assert min(row["p_corrected"] for row in result["factors"]) < 0.01
-    assert not result["drift"]
-    assert drift(run, [tmp_path / "x.h5"], effect=0.0)["drift"]
+def test_a_trifle_is_no_drift_however_many_patches() -> None:
+    draw = np.random.default_rng(2)
+    found = compare(draw.normal(size=8192), draw.normal(0.1, 1, size=200_000))
+    assert found["p"] < 1e-6
+    assert found["ks"] < EFFECT
+
+
+def test_what_is_called_drift_is_the_users_choice(run: Path, store: Path) -> None:
+    most = max(row["ks"] for row in drift(run, [store / "valid"])["factors"])
+    assert drift(run, [store / "valid"], effect=0.9 * most, alpha=0.999)["drift"]
+    assert not drift(run, [store / "valid"], effect=min(1.0, 1.1 * most), alpha=0.999)["drift"]
 
 
 def test_one_patch_is_too_few_and_says_so(run: Path, pixels: NDArray[np.uint8], tmp_path: Path) -> None:
@@ -191,7 +194,8 @@ def test_the_sealed_the_trained_on_and_the_whole_store_are_refused(run: Path, st
         drift(run, [])
     with pytest.raises(RunError):
         drift(tmp_path, [store / "valid"])
-    for options in ({"alpha": 0.0}, {"alpha": float("nan")}, {"effect": 2.0}):
+    wrong: list[dict[str, Any]] = [{"alpha": 0.0}, {"alpha": float("nan")}, {"effect": 2.0}]
+    for options in wrong:
         with pytest.raises(ConfigError):
             drift(run, [store / "valid"], **options)
     (tmp_path / "full").mkdir()
@@ -211,8 +215,7 @@ def test_the_reference_goes_with_the_run_when_the_store_is_gone(
     path = hdf5(tmp_path / "x.h5", pixels)
     assert not drift(moved, [path])["drift"]
     (moved / "factors" / "reference.npz").write_bytes(b"damaged")
-    state_store: Any = {"store": store}
-    assert not drift(moved, [path], **state_store)["drift"]
+    assert not drift(moved, [path], store=store)["drift"]
     assert (moved / "factors" / "reference.npz").stat().st_size > 1000
 
 

@@ -173,7 +173,7 @@ def test_one_class_one_patch_and_nobody_in_a_slice_are_answered_not_crashed_on()
 
 def test_a_rule_read_aloud_picks_the_patches_it_picked() -> None:
     columns = numbers(500, 4, 3)
-    names = {name: column.values for name, column in columns.items()}
+    names = {name: column.values.astype(np.float64) for name, column in columns.items()}
     found = predictions(500, 4)
     every = cut(columns, least=20, pairs=True)
     every += tree_slices(
@@ -249,7 +249,7 @@ def test_a_planted_slice_comes_first_and_its_interval_excludes_the_whole() -> No
 def test_a_planted_tree_shaped_slice_is_found_with_its_rule() -> None:
     n = 3000
     found, columns = predictions(n, 8, error=0.6), numbers(n, 9, 4)
-    bad = (columns["f0"].values > 0.3) & (columns["f1"].values < -0.3)
+    bad = (columns["f0"].values.astype(float) > 0.3) & (columns["f1"].values.astype(float) < -0.3)
     flipped = bad & (np.random.default_rng(1).random(n) < 0.4)
     found = dataclasses.replace(found, label=np.where(flipped, 1 - found.label, found.label).astype(np.uint8))
     rows, _, _ = look(found, columns, QUICK, None)

@@ -3,6 +3,7 @@
 import csv
 import io
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -55,19 +56,21 @@ def test_a_planted_slice_is_ranked_first_and_its_interval_excludes_the_whole(
 ) -> None:
     """A stain cluster's patches darkened and 30 % of its labels flipped, in a copy of valid."""
     source = tmp_path / "official"
-    shutil.copytree(real_data / "pcam-real", source, copy_function=shutil.copyfile)
+    source.mkdir()
+    for name in (official_name("train", "x.h5"), official_name("train", "y.h5")):
+        shutil.copyfile(real_data / "pcam-real" / name, source / name)
     members = column(real_data, "stain_cluster_k40") == CLUSTER
     rows = np.flatnonzero(members)
     flipped = rows[rng.permutation(rng.key(1, "plant"), len(rows))[: round(0.3 * len(rows))]]
     dark = pixels.copy()
     dark[members] = np.rint(dark[members] * 0.6).astype(np.uint8)
-    with h5py.File(source / official_name("valid", "y.h5")) as file:
+    with h5py.File(real_data / "pcam-real" / official_name("valid", "y.h5")) as file:
         labels = file["y"][:]
     labels[flipped] ^= 1
-    for part, name, values in (("x.h5", "x", dark), ("y.h5", "y", labels)):
-        (source / official_name("valid", part)).unlink()  # type: ignore[arg-type]
-        with h5py.File(source / official_name("valid", part), "w") as file:  # type: ignore[arg-type]
-            file[name] = values
+    with h5py.File(source / official_name("valid", "x.h5"), "w") as file:
+        file["x"] = dark
+    with h5py.File(source / official_name("valid", "y.h5"), "w") as file:
+        file["y"] = labels
     pack(source, tmp_path / "store")
     shutil.copytree(run, tmp_path / "run")
     store, model = open_store(tmp_path / "store"), load_model(tmp_path / "run")
@@ -87,7 +90,7 @@ def test_a_planted_slice_is_ranked_first_and_its_interval_excludes_the_whole(
         assert first["scores"][score]["high"] < result["whole"][whole]["value"]
 
 
-def test_permuted_errors_flag_nothing_in_19_of_20_copies(run: Path, real_data: Path, tmp_path: Path) -> None:
+def test_permuted_errors_flag_nothing_in_95_of_100_copies(run: Path, real_data: Path, tmp_path: Path) -> None:
     result = slices(run, out=tmp_path / "out", gallery=0)
     with np.load(result["factors_file"]) as file:
         columns = {str(n): Column(str(n), file["values"][:, k].astype(float)) for k, n in enumerate(file["names"])}
@@ -97,15 +100,15 @@ def test_permuted_errors_flag_nothing_in_19_of_20_copies(run: Path, real_data: P
     with np.load(run / "predictions" / "valid.npz") as file:
         probability, label = file["probability"], file["label"]
     n, flagged = len(label), 0
-    for copy in range(20):
+    for copy in range(100):
         order = rng.permutation(rng.key(7, "copy", copy), n)
         p, y = probability[order], label[order]
         second = halves(np.arange(n), copy)
         wrong = ((p >= 0.5) != (y == 1)).astype(float)
         every = cut(columns, least=20, pairs=True) + tree_slices(columns, y, wrong, second, least=20)
-        tested = judge(every, y, p, threshold=0.5, second=second, units=None, permutations=500, seed=copy)
+        tested = judge(every, y, p, threshold=0.5, second=second, units=None, permutations=300, seed=copy)
         flagged += bool(np.nanmin(tested.p_corrected) < 0.05)
-    assert flagged <= 1
+    assert flagged <= 5
 
 
 def test_valid_is_quiet_against_train(run: Path, real_store: Path) -> None:
@@ -133,14 +136,14 @@ def test_each_drift_is_flagged_with_the_right_factor_named(
     family: str,
     also: str,
 ) -> None:
-    changed = {
+    changes: dict[str, Callable[[], NDArray[np.uint8]]] = {
         "domain": lambda: pixels[column(real_data, "stain_domain_k2") == "0"],
         "dark": lambda: np.rint(pixels * 0.8).astype(np.uint8),
         "blur": lambda: np.rint(ndimage.gaussian_filter(pixels.astype(np.float32), (0, 1.5, 1.5, 0))).astype(np.uint8),
         "jpeg": lambda: np.stack([_jpeg(patch) for patch in pixels]),
-    }[how]()
+    }
     with h5py.File(tmp_path / "new.h5", "w") as file:
-        file["x"] = changed
+        file["x"] = changes[how]()
     result = drift(run, [tmp_path / "new.h5"])
     assert result["leading"] == leading
     rows = {row["name"]: row for row in result["factors"]}

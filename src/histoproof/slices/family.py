@@ -51,8 +51,35 @@ def judge(
     permutations: int,
     seed: int,
 ) -> Tested:
-    """Test every slice against its rest. `second` (N,): the half of `trees.halves`; nothing is permuted across halves, since the
-    trees have seen one of them. `units` (N,) numbers the groups; None: patches stand alone."""
+    """Test every slice against its rest. Slices of trees are a family of their own: where there are both, each is corrected at
+    half the level (p-values doubled), as the trees know one half of the patches, and a joint maximum would not be exact.
+    `second` (N,): the half of `trees.halves`; nothing is permuted across halves, since the trees have seen one of them. `units`
+    (N,) numbers the groups; None: patches stand alone."""
+    out = Tested(*(np.full((len(slices), len(TESTED)), np.nan) for _ in range(3)))
+    of_trees = np.array([one.among is not None for one in slices], dtype=np.bool_)
+    families = [np.flatnonzero(of_trees == kind) for kind in (False, True)]
+    both = all(len(family) for family in families)
+    for family, halved in zip(families, (np.zeros_like(second), second), strict=True):
+        if not len(family):
+            continue
+        mine = [slices[k] for k in family.tolist()]
+        found = _family(mine, labels, probabilities, threshold, halved, units, permutations, seed)
+        out.z[family], out.p[family] = found.z, found.p
+        out.p_corrected[family] = np.minimum(1, 2 * found.p_corrected) if both else found.p_corrected
+    return out
+
+
+def _family(
+    slices: Sequence[Slice],
+    labels: NDArray[np.uint8],
+    probabilities: Floats,
+    threshold: float,
+    second: NDArray[np.bool_],
+    units: NDArray[np.int64] | None,
+    permutations: int,
+    seed: int,
+) -> Tested:
+    """One family of slices, corrected among themselves."""
     shape = (len(slices), len(TESTED))
     strata = labels.astype(np.int64) + 2 * second
     values = [x - _stratum_means(x, strata) for x in _badness(labels, probabilities, threshold)]
