@@ -36,6 +36,8 @@ class Tested:
 
     z: Floats
     """Excess over what chance expects, in its standard deviations; positive is worse."""
+    excess: Floats
+    """The same as a share of the score: how much worse than the labels explain, 0 to 1."""
     p: Floats
     p_corrected: Floats
 
@@ -55,7 +57,7 @@ def judge(
     half the level (p-values doubled), as the trees know one half of the patches, and a joint maximum would not be exact.
     `second` (N,): the half of `trees.halves`; nothing is permuted across halves, since the trees have seen one of them. `units`
     (N,) numbers the groups; None: patches stand alone."""
-    out = Tested(*(np.full((len(slices), len(TESTED)), np.nan) for _ in range(3)))
+    out = Tested(*(np.full((len(slices), len(TESTED)), np.nan) for _ in range(4)))
     of_trees = np.array([one.among is not None for one in slices], dtype=np.bool_)
     families = [np.flatnonzero(of_trees == kind) for kind in (False, True)]
     both = all(len(family) for family in families)
@@ -64,7 +66,7 @@ def judge(
             continue
         mine = [slices[k] for k in family.tolist()]
         found = _family(mine, labels, probabilities, threshold, halved, units, permutations, seed)
-        out.z[family], out.p[family] = found.z, found.p
+        out.z[family], out.excess[family], out.p[family] = found.z, found.excess, found.p
         out.p_corrected[family] = np.minimum(1, 2 * found.p_corrected) if both else found.p_corrected
     return out
 
@@ -85,11 +87,11 @@ def _family(
     values = [x - _stratum_means(x, strata) for x in _badness(labels, probabilities, threshold)]
     members, mixing, usable = _laid_out(slices, labels)
     if not usable.any():
-        return Tested(*(np.full(shape, np.nan) for _ in range(3)))
+        return Tested(*(np.full(shape, np.nan) for _ in range(4)))
     if units is None:
-        z, draws = _permuted(members, mixing, values, strata, slices, permutations, seed)
+        z, scale, draws = _permuted(members, mixing, values, strata, slices, permutations, seed)
     else:
-        z, draws = _flipped(members, mixing, values, strata, slices, units, permutations, seed)
+        z, scale, draws = _flipped(members, mixing, values, strata, slices, units, permutations, seed)
     z[~usable] = np.nan
     seen = np.nan_to_num(z, nan=np.inf) - 1e-6  # ties are ties whatever the order of the sums
     above, highest = np.zeros(shape), []
@@ -100,7 +102,8 @@ def _family(
     peaks = np.sort(np.concatenate(highest))
     beaten = len(peaks) - np.searchsorted(peaks, seen, side="left")
     p, corrected = (np.where(usable, (1 + times) / (len(peaks) + 1), np.nan) for times in (above, beaten))
-    return Tested(z, p, corrected)
+    excess = np.divide(z, scale, out=np.zeros(shape), where=scale > 0)
+    return Tested(z, excess, p, corrected)
 
 
 def _badness(labels: NDArray[np.uint8], probabilities: Floats, threshold: float) -> list[Floats]:
@@ -132,10 +135,10 @@ def _laid_out(
         enough = [min(mine, int((rest & (labels == c)).sum())) >= _FEWEST for c, mine in enumerate((normal, tumour))]
         usable[s] = (normal + tumour > 0, all(enough), enough[1], enough[0])
         mixing[s] = (
-            (1, 1, 0, 0),
-            (0, 0, 1 / max(normal, 1), 1 / max(tumour, 1)),
-            (0, 1, 0, 0),
-            (1, 0, 0, 0),
+            (1 / max(normal + tumour, 1), 1 / max(normal + tumour, 1), 0, 0),
+            (0, 0, 0.5 / max(normal, 1), 0.5 / max(tumour, 1)),
+            (0, 1 / max(tumour, 1), 0, 0),
+            (1 / max(normal, 1), 0, 0, 0),
         )
     return members, mixing, usable
 
@@ -158,9 +161,10 @@ def _permuted(
     slices: Sequence[Slice],
     permutations: int,
     seed: int,
-) -> tuple[Floats, Iterator[Floats]]:
-    """Observed z (S, K) and those of permutations. Values are centred within each stratum, so the mean is 0; the variance is
-    exact: n (1 - n / N) sum(values^2) / (N - 1) over the strata, for n of N patches in the slice."""
+) -> tuple[Floats, Floats, Iterator[Floats]]:
+    """Observed z (S, K), what its excess was multiplied by, and the z of permutations. Values are centred within each stratum,
+    so the mean is 0; the variance is exact: n (1 - n / N) sum(values^2) / (N - 1) over the strata, for n of N patches in the
+    slice."""
     variance = np.zeros((len(slices), 4))
     for stratum in np.unique(strata):
         here = strata == stratum
@@ -194,7 +198,7 @@ def _permuted(
     step = max(1, min(permutations, _CELLS // len(strata), _CELLS // (4 * len(slices))))
     starts = range(0, permutations, step)
     observed = sums(np.arange(len(strata), dtype=np.int64)[:, None])[:, :, 0]
-    return observed, (sums(permuted(range(start, min(start + step, permutations)))) for start in starts)
+    return observed, scale, (sums(permuted(range(start, min(start + step, permutations)))) for start in starts)
 
 
 def _flipped(
@@ -206,9 +210,10 @@ def _flipped(
     units: NDArray[np.int64],
     draws: int,
     seed: int,
-) -> tuple[Floats, Iterator[Floats]]:
-    """Observed z (S, K) and those with each group's part given a random sign, over the root of the sum of the parts' squares. A
-    slice that lies in one group alone has |z| near 1 at most: it cannot be told from what a group is."""
+) -> tuple[Floats, Floats, Iterator[Floats]]:
+    """Observed z (S, K), what its excess was multiplied by, and the z with each group's part given a random sign, over the root
+    of the sum of the parts' squares. A slice that lies in one group alone has |z| near 1 at most: it cannot be told from what a
+    group is."""
     groups = int(units.max()) + 1
     found = np.zeros((len(slices), 4, groups))
     for stratum in np.unique(strata):
@@ -219,7 +224,8 @@ def _flipped(
             for s, row in enumerate(mine * x[here]):
                 found[s, 2 * v + stratum % 2] += np.bincount(units[here], weights=row, minlength=groups)
     parts = np.einsum("skc,scg->skg", mixing, found)
-    parts *= _inverse_root((parts**2).sum(axis=2))[:, :, None]
+    scale = _inverse_root((parts**2).sum(axis=2))
+    parts *= scale[:, :, None]
     key = rng.key(seed, "slices", "signs")
     step = max(1, _CELLS // (len(slices) * len(TESTED)))
 
@@ -228,9 +234,9 @@ def _flipped(
         signs = np.where(rng.uniform_at(key, numbers, groups) < 0.5, -1.0, 1.0)
         return np.asarray(parts @ signs.T)
 
-    return parts.sum(axis=2), (flipped(start) for start in range(0, draws, step))
+    return parts.sum(axis=2), scale, (flipped(start) for start in range(0, draws, step))
 
 
 def _inverse_root(variance: Floats) -> Floats:
     """1 / sqrt, and 0 where nothing varies."""
-    return np.divide(1.0, np.sqrt(variance), out=np.zeros_like(variance), where=variance > 1e-12)
+    return np.divide(1.0, np.sqrt(variance), out=np.zeros_like(variance), where=variance > 1e-18)

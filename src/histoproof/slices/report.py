@@ -99,9 +99,11 @@ def _order(every: Sequence[Slice], tested: Tested) -> list[int]:
     """Worst first: by the smaller corrected p-value of accuracy and cross AUC, then the simpler rule, then the larger excess of
     the two."""
     ranking = [TESTED.index(name) for name in RANKING]
-    p = np.nan_to_num(tested.p_corrected[:, ranking], nan=2.0).min(axis=1, initial=2.0)
-    z = np.nan_to_num(tested.z[:, ranking], nan=-np.inf).max(axis=1, initial=-np.inf)
-    return sorted(range(len(every)), key=lambda k: (p[k], _SIMPLE[every[k].kind], -z[k], every[k].rule))
+    p = np.nan_to_num(tested.p_corrected[:, ranking], nan=2.0)
+    excess = np.nan_to_num(tested.excess[:, ranking], nan=-np.inf)
+    least = p.min(axis=1, initial=2.0)
+    most = np.where(p == least[:, None], excess, -np.inf).max(axis=1, initial=-np.inf)
+    return sorted(range(len(every)), key=lambda k: (least[k], _SIMPLE[every[k].kind], -most[k], every[k].rule))
 
 
 def _likes(shown: Sequence[Slice]) -> list[dict[str, Any] | None]:
@@ -119,7 +121,12 @@ def _likes(shown: Sequence[Slice]) -> list[dict[str, Any] | None]:
 
 def _tests(tested: Tested, k: int) -> dict[str, dict[str, float]]:
     return {
-        name: {"z": float(tested.z[k, j]), "p": float(tested.p[k, j]), "p_corrected": float(tested.p_corrected[k, j])}
+        name: {
+            "z": float(tested.z[k, j]),
+            "excess": float(tested.excess[k, j]),
+            "p": float(tested.p[k, j]),
+            "p_corrected": float(tested.p_corrected[k, j]),
+        }
         for j, name in enumerate(TESTED)
         if np.isfinite(tested.z[k, j])
     }
@@ -129,7 +136,7 @@ def _row(
     one: Slice, scored: Scored, tests: dict[str, dict[str, float]], columns: Mapping[str, Column]
 ) -> dict[str, Any]:
     ranked = [name for name in RANKING if name in tests]
-    worst = min(ranked, key=lambda name: (tests[name]["p_corrected"], -tests[name]["z"]), default=None)
+    worst = min(ranked, key=lambda name: (tests[name]["p_corrected"], -tests[name]["excess"]), default=None)
     row = {
         "rule": one.rule,
         "kind": one.kind,
