@@ -630,6 +630,91 @@ def predict(
 
 
 @app.command()
+def slices(
+    run: Annotated[Path, typer.Argument(help="Run folder.", show_default=False)],
+    split: Annotated[Literal["valid", "test"], typer.Option(help="Which split's predictions.")] = "valid",
+    groups: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN|CSV:COLUMN",
+            help="Cut by this column, too: of the store's meta.csv, or of a CSV with one row a patch; {split} in its path stands "
+            "for the split. Repeatable.",
+        ),
+    ] = None,
+    units: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN|CSV:COLUMN",
+            help="What intervals and tests are over, e.g. the slide; default: the config's evaluate.groups.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write; default: RUN/slices.", show_default=False)] = None,
+    store: Annotated[Path | None, typer.Option(help="Store, if not the config's.", show_default=False)] = None,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Default: the config's.", show_default=False)
+    ] = None,
+    least: Annotated[int, typer.Option(min=2, help="Fewest patches of a slice, and of its rest.")] = 20,
+    gallery: Annotated[int, typer.Option(min=0, help="Patches in each gallery of errors.")] = 12,
+    saliency: Annotated[
+        bool, typer.Option("--saliency", help="Load the model, and see where it looks: is it the centre?")
+    ] = False,
+    bound: Annotated[float, typer.Option(help="How many times as frequent, or as rare, a slice may become.")] = 2.0,
+    open_test: Annotated[
+        str | None,
+        typer.Option(metavar="REASON", help="Open the sealed test split; written into the ledger.", show_default=False),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Where a run fails: slices of its predictions against their rest, galleries of errors, what accuracy alone would miss."""
+    from .slices import slices as cut
+
+    with bar("patches") as progress:
+        result = cut(
+            run,
+            split=split,
+            groups=groups or (),
+            units=units,
+            out=out,
+            store=store,
+            threshold=threshold,
+            least=least,
+            gallery=gallery,
+            saliency=saliency,
+            bound=bound,
+            open_test=open_test,
+            progress=progress,
+        )
+    _emit(result, as_json, [*result["words"], f"slices: {Path(result['out']) / 'slices.json'}"])
+
+
+@app.command()
+def drift(
+    model: Annotated[Path, typer.Argument(help="Run folder.", show_default=False)],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="PATH...", help="Images, folders, HDF5 files, or STORE/valid.", show_default=False),
+    ],
+    store: Annotated[
+        Path | None, typer.Option(help="The store the run was trained on, if not the config's.", show_default=False)
+    ] = None,
+    alpha: Annotated[float, typer.Option(help="Level of the corrected p-values.")] = 0.01,
+    effect: Annotated[float, typer.Option(help="Least Kolmogorov-Smirnov distance that is called drift.")] = 0.15,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to make: drift.json and a figure.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Do new patches look like the training set, and if not, in what? Exits with 1 if they have drifted."""
+    from .drift import drift as compare
+
+    result = compare(model, paths, store=store, alpha=alpha, effect=effect, out=out)
+    for warning in result["warnings"]:
+        typer.secho(warning, fg="red", err=True)
+    _emit(result, as_json, result["words"], code=1 if result["drift"] else 0)
+
+
+@app.command()
 def journal(
     paths: Annotated[
         list[Path], typer.Argument(metavar="PATH...", help="Folders of runs, audits and studies.", show_default=False)

@@ -1,8 +1,9 @@
 """Everything that the journal's PATHs hold, read once. Absent evidence is absent: the page then says what to run."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ...errors import RunError
 from ...runs import Run
@@ -12,6 +13,7 @@ from .champions import ChampionEvidence, is_champion, read_champion
 from .dose import DoseEvidence, is_dose, read_dose
 from .repository import RepositoryEvidence, is_repository, read_repository
 from .runs import RunEvidence, read_run
+from .slices import DriftEvidence, SlicesEvidence, is_drift, is_slices, read_drift, read_slices
 from .stores import StoreEvidence, is_store, read_store
 from .studies import StudyEvidence, is_study, read_study
 from .twins import TwinEvidence, read_twins
@@ -30,6 +32,8 @@ class Evidence:
     """Those given, then those of the runs."""
     studies: list[StudyEvidence] = field(default_factory=list)
     champions: list[ChampionEvidence] = field(default_factory=list)
+    slices: list[SlicesEvidence] = field(default_factory=list)
+    drifts: list[DriftEvidence] = field(default_factory=list)
     repositories: list[RepositoryEvidence] = field(default_factory=list)
     twins: list[TwinEvidence] = field(default_factory=list)
     """Found among the runs."""
@@ -81,34 +85,30 @@ class Evidence:
 def read_evidence(paths: Sequence[Path]) -> Evidence:
     """Read run folders, folders with runs in them, stores, audits, studies and git repositories.
 
-    A search brings the champion that lies in it, a champion the run that was frozen. Raises RunError for a path that is none of
-    these, DataError for damaged evidence.
+    A search brings the champion that lies in it, a champion the run that was frozen, a run the slices that lie in it; what is
+    given twice is read once. Raises RunError for a path that is none of these, DataError for damaged evidence.
     """
     found = Evidence()
     stores: dict[Path, Path] = {}
     runs: list[Path] = []
-    for path in paths:
-        if is_study(path):
-            found.studies.append(read_study(path))
-            if is_champion(path / "champion"):
-                found.champions.append(read_champion(path / "champion"))
+    for path in {path.resolve(): path for path in paths}.values():
+        kind = next((kind for kind in _KINDS if kind[0](path)), None)
+        if kind is not None:
+            getattr(found, kind[1]).append(kind[2](path))
         elif (path / "config.yaml").is_file():
             runs.append(path)
-        elif is_audit(path):
-            found.audits.append(read_audit(path))
-        elif is_dose(path):
-            found.doses.append(read_dose(path))
-        elif is_champion(path):
-            found.champions.append(read_champion(path))
         elif is_store(path):
             stores.setdefault(path.absolute(), path)
-        elif is_repository(path):
-            found.repositories.append(read_repository(path))
         else:
             runs += _inside(path)
+    given = {one.resolve() for one in [*(c.path for c in found.champions), *(s.path for s in found.slices)]}
+    inner = [study.path / "champion" for study in found.studies]
+    found.champions.extend(read_champion(path) for path in inner if is_champion(path) and path.resolve() not in given)
     frozen = [champion.run for champion in found.champions if (champion.run / "config.yaml").is_file()]
     runs = list({run.resolve(): run for run in [*runs, *frozen]}.values())
     found.runs.extend(read_run(run, f"r{n}", _name(run, runs)) for n, run in enumerate(runs, start=1))
+    beside = [run.path / "slices" for run in found.runs]
+    found.slices.extend(read_slices(path) for path in beside if is_slices(path) and path.resolve() not in given)
     used = [*(run.store for run in found.runs), *(champion.store for champion in found.champions)]
     for path in used:
         stores.setdefault(path.absolute(), path)
@@ -117,6 +117,18 @@ def read_evidence(paths: Sequence[Path]) -> Evidence:
     found.stores.extend(read_store(path, looks) for path in stores.values())
     found.twins.extend(read_twins(found.runs))
     return found
+
+
+_KINDS: tuple[tuple[Callable[[Path], bool], str, Callable[[Path], Any]], ...] = (
+    (is_study, "studies", read_study),
+    (is_champion, "champions", read_champion),
+    (is_audit, "audits", read_audit),
+    (is_dose, "doses", read_dose),
+    (is_slices, "slices", read_slices),
+    (is_drift, "drifts", read_drift),
+    (is_repository, "repositories", read_repository),
+)
+"""(whether a folder is one, the attribute of Evidence, how it is read), in the order in which they are asked."""
 
 
 def _name(run: Path, runs: Sequence[Path]) -> str:
