@@ -23,7 +23,7 @@ from ..provenance import command_line
 from ..runs import Run, locked, open_run
 from .cut import Column, column_of
 from .family import TESTED
-from .gallery import Gallery, galleries
+from .gallery import Gallery, as_npz, galleries
 from .mix import BOUND, check_bound, silent, unseen
 from .report import Settings, look
 from .saliency import CHANCE, centre_share, occlusion
@@ -304,4 +304,5 @@ def _write(place: Path, result: dict[str, Any], drawn: list[Gallery], maps: dict
     with locked(place):
         for name, draw in figures.of_result(result, drawn, maps).items():
             write_bytes(place / "figures" / f"{name}.png", png(draw))
+        write_bytes(place / "galleries.npz", as_npz(drawn, maps))
         write_json(place / "slices.json", result)

@@ -95,7 +95,8 @@ def forest(
     axes.plot([], [], "o", color=GREY, mfc="white", label=words["open"])
     axes.legend(loc="best", fontsize=8)
     title = f"{words['forest'].format(score=words[score])}, n = {result['n']}"
-    label(axes, title, words["forest_axis"].format(score=words[score]), "")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10.5, fontweight="bold")  # over the rules too, which are long
+    axes.set_xlabel(words["forest_axis"].format(score=words[score]))
     return figure
 
 

@@ -1,17 +1,21 @@
 """Which patches to look at: the most confident false positives and negatives, and the least certain."""
 
-from collections.abc import Mapping
+import io
+import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..data.partition import Patches
+from ..errors import DataError
 from ..evaluate import Predictions
 from .cut import Column
 
-__all__ = ["GALLERIES", "Gallery", "galleries"]
+__all__ = ["GALLERIES", "Gallery", "as_npz", "from_npz", "galleries"]
 
 GALLERIES = ("false_positives", "false_negatives", "least_certain")
 
@@ -73,3 +77,30 @@ def _percentiles(column: Column) -> NDArray[np.float64]:
     order = np.sort(values)
     below, upto = np.searchsorted(order, values, side="left"), np.searchsorted(order, values, side="right")
     return np.asarray(50 * (below + upto) / len(values), dtype=np.float64)
+
+
+def as_npz(drawn: Sequence[Gallery], maps: Mapping[str, NDArray[np.float64]]) -> bytes:
+    """The galleries' pixels, NAME_images (n, 96, 96, 3) uint8, and NAME_saliency (n, 96, 96) where it was measured, as plain NPZ:
+    what the journal draws them again from, in its own language, wherever the store is by then."""
+    arrays: dict[str, NDArray[Any]] = {f"{one.name}_images": one.images for one in drawn}
+    arrays |= {f"{name}_saliency": found.astype(np.float32) for name, found in maps.items()}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
+
+
+def from_npz(path: Path, told: Sequence[Mapping[str, Any]]) -> list[tuple[Gallery, NDArray[np.float64] | None]]:
+    """The galleries of slices.json (`told`) with their pixels, and saliency where there is one. Raises DataError if the file is
+    missing, damaged, or of other galleries."""
+    found: list[tuple[Gallery, NDArray[np.float64] | None]] = []
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+            for one in told:
+                images, rows = file[f"{one['name']}_images"], list(one["patches"])
+                if images.shape != (len(rows), 96, 96, 3) or images.dtype != np.uint8:
+                    raise DataError(f"{path} does not hold the galleries of slices.json", next="make the slices again")
+                key = f"{one['name']}_saliency"
+                found.append((Gallery(one["name"], one["of"], images, rows), file.get(key)))
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as e:
+        raise DataError(f"{path} cannot be read: {e}", next="make the slices again") from None
+    return found

@@ -1,5 +1,6 @@
 """Chapter 6: where the model fails: slices, errors, what accuracy alone would miss, drift."""
 
+from functools import partial
 from typing import Any
 
 from ...drift import figures as drift_figures
@@ -12,7 +13,6 @@ from ..blocks import (
     Drawing,
     Heading,
     Paragraph,
-    Picture,
     Source,
     Strong,
     Table,
@@ -26,6 +26,7 @@ from ..language import Language
 __all__ = ["chapter"]
 
 _MOST, _MIXES = 15, 5
+_SCORES = ("accuracy", "cross_auc", "auc", "recall", "specificity", "ece")
 
 
 def chapter(found: Evidence, w: Language) -> Chapter:
@@ -94,23 +95,23 @@ def _table(found: dict[str, Any], source: Source, w: Language) -> Table:
     columns = [
         Column(w.say("slices.slice"), wide=True),
         *(Column(w.say(f"slices.{n}"), number=True) for n in ("patches", "positive")),
-        *(Column(w.say(f"slices.{n}"), number=True) for n in ("cross_auc", "auc", "recall", "specificity", "ece")),
         Column(w.say("slices.worst")),
         Column(w.say("slices.p"), number=True),
+        *(Column(w.say(f"slices.{n}"), number=True) for n in _SCORES),
     ]
     rows: list[list[Text]] = []
     for row in found["slices"][:_MOST]:
         p = w.p_value(row["p_corrected"])
-        scores = [_score(name, row["scores"][name], w) for name in ("cross_auc", "auc", "recall", "specificity", "ece")]
+        scores = [_score(name, row["scores"][name], w) for name in _SCORES]
         worst = "–" if row["worst"] is None else w.say(f"slices.names.{row['worst']}")
         rows.append(
             [
                 Code(row["rule"]),
                 w.count(row["n"]),
                 w.count(row["positive"]),
-                *scores,
                 worst,
                 Strong(p, alarm=True) if row["worst"] in row["flagged"] else p,
+                *scores,
             ]
         )
     return Table(columns, rows, source, w.say("slices.title"))
@@ -125,19 +126,19 @@ def _score(name: str, found: dict[str, Any], w: Language) -> str:
 
 def _galleries(one: SlicesEvidence, id_: str, source: Source, w: Language) -> list[Block]:
     found = one.content
+    words = {**figures.ENGLISH, **w.get("figure.slices")}
     blocks: list[Block] = []
-    for gallery in found["galleries"]:
-        name = gallery["name"]
-        values = {"n": w.count(len(gallery["patches"])), "of": w.count(gallery["of"])}
-        title = w.say(f"slices.galleries.{name}")
-        if not gallery["patches"]:
+    for gallery, saliency in one.galleries:
+        values = {"n": w.count(len(gallery.rows)), "of": w.count(gallery.of)}
+        title = w.say(f"slices.galleries.{gallery.name}")
+        if not gallery.rows:
             blocks.append(Paragraph(f"{title}: {w.say('none')}."))
             continue
-        for kind in ("gallery", "saliency"):
-            path = one.picture(f"{kind}-{name}")
-            if path is not None:
+        for kind, maps in (("gallery", None), ("saliency", saliency)):
+            if kind == "gallery" or maps is not None:
+                draw = partial(figures.gallery, gallery, maps, words=words)
                 caption = w.say(f"slices.{kind}_caption", title=title, **values)
-                blocks.append(Picture(f"{id_}-{kind}-{name}", path, caption, title, source))
+                blocks.append(Drawing(f"{id_}-{kind}-{gallery.name}", draw, caption, title, source))
     saliency = found["saliency"]
     if saliency is None:
         return [*blocks, *nothing(w.say("slices.no_saliency"), "histoproof slices RUN --saliency")]

@@ -5,9 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ...errors import DataError
 from ...files import read_json, sha256_file
 from ...runs import Run
+from ...slices.gallery import Gallery, from_npz
 
 __all__ = ["DriftEvidence", "SlicesEvidence", "is_drift", "is_slices", "read_drift", "read_slices"]
 
@@ -19,6 +23,8 @@ class SlicesEvidence:
     path: Path
     content: dict[str, Any]
     """slices.json."""
+    galleries: list[tuple[Gallery, NDArray[np.float64] | None]]
+    """Each with its saliency, where that was measured."""
     problems: list[str]
 
     @property
@@ -34,12 +40,7 @@ class SlicesEvidence:
     @property
     def files(self) -> tuple[Path, ...]:
         """Every file that was read."""
-        return (self.path / "slices.json",)
-
-    def picture(self, name: str) -> Path | None:
-        """A gallery's or a saliency map's file."""
-        path = self.path / "figures" / f"{name}.png"
-        return path if path.is_file() else None
+        return (self.path / "slices.json", self.path / "galleries.npz")
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def read_slices(path: Path) -> SlicesEvidence:
     predictions = Run(Path(content["run"])).predictions(content["split"])
     if predictions.is_file() and sha256_file(predictions) != content["predictions_sha256"]:
         problems.append(f"{path / 'slices.json'} was made from other predictions than {predictions}")
-    return SlicesEvidence(path, content, problems)
+    return SlicesEvidence(path, content, from_npz(path / "galleries.npz", content["galleries"]), problems)
 
 
 def read_drift(path: Path) -> DriftEvidence:
