@@ -179,7 +179,7 @@ def _ledger(store: StoreEvidence, w: Language) -> list[Block]:
         return [Paragraph(w.say("data.gone", path=str(store.path)))]
     source = Source(None, (store.ledger_path,))
     blocks: list[Block] = [
-        Paragraph(f"{w.say('ledger.broken')}: {problem}", warning=True) for problem in store.problems
+        Paragraph(f"{w.say('ledger.broken')}: {w.translate(problem)}", warning=True) for problem in store.problems
     ]
     if blocks:
         return [*blocks, Paragraph("", source=source)]
