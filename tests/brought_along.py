@@ -1,12 +1,13 @@
-"""The English sentences that evidence may bring into the journal, gathered from the source: where they are written down, as a table,
-and each as a template, a constant or an f-string with {} for its places."""
+"""The English sentences that evidence may bring into the journal, gathered from the source.
+
+A table says where they are written down; each is a template: a constant, or an f-string with {} for its places.
+"""
 
 import ast
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 from .conftest import REPOSITORY
 
@@ -153,7 +154,7 @@ def _told(node: ast.AST) -> Iterator[str]:
 
 
 def alternatives(node: ast.AST) -> list[str]:
-    """What a constant, an f-string, a choice or a sum of such may say; {} for what is not known before it runs. [] for the rest."""
+    """What a constant, an f-string, a choice or a sum of such may say, {} for what only a run can tell. [] for the rest."""
     if isinstance(node, ast.Constant):
         return [node.value] if isinstance(node.value, str) else []
     if isinstance(node, ast.IfExp):

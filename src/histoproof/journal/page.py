@@ -27,7 +27,7 @@ def write_pages(found: Evidence, out: Path, lang: str, *, place: Path | None = N
     pages = chapters(found, w)
     svgs, pngs, assets = {}, {}, {}
     for drawing in (d for chapter in pages for d in _drawings(chapter.blocks)):
-        svgs[drawing.name], png = figures.render(drawing.draw, f"{drawing.name}-svg")
+        svgs[drawing.name], png = figures.render(drawing.draw, f"{drawing.name}-svg", comma=w.comma)
         pngs[drawing.name] = f"assets/img/{drawing.name}.png"
         assets[pngs[drawing.name]] = png
     title, seen = w.say("title"), glance(found, w)

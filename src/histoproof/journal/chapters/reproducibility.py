@@ -36,7 +36,9 @@ def _alarms(runs: list[RunEvidence], w: Language) -> list[Block]:
         if run.summary is None:
             text: Text = [f"{run.name}: {w.say('unfinished')} ", Code(f"histoproof train --resume {run.path}")]
             blocks.append(Paragraph(text, warning=True))
-        blocks += [Paragraph(f"{run.name}: {w.say('contradiction')} {w.translate(p)}", warning=True) for p in run.problems]
+        blocks += [
+            Paragraph(f"{run.name}: {w.say('contradiction')} {w.translate(p)}", warning=True) for p in run.problems
+        ]
         blocks += [Paragraph(f"{run.name}: {w.translate(text)}", warning=True) for text in run.warnings]
     return blocks
 
