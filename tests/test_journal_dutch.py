@@ -29,11 +29,11 @@ from histoproof.data.poison import poison
 from histoproof.dose import dose
 from histoproof.evaluate import evaluate
 from histoproof.files import canonical, read_json, read_lines, write_json
-from histoproof.journal import figures
 from histoproof.journal.as_html import html_page
 from histoproof.journal.as_markdown import markdown_page
 from histoproof.journal.blocks import Drawing, Fold
 from histoproof.journal.chapters import chapters
+from histoproof.journal.commas import in_commas, use_commas
 from histoproof.journal.evidence import read_evidence
 from histoproof.journal.glance import glance
 from histoproof.journal.language import Language, language
@@ -360,6 +360,21 @@ def test_paths_names_and_versions_stay_as_they_are_in_a_translation() -> None:
     assert told == "wsi the size: 3 patches in train, 4 in valid"
 
 
+@pytest.mark.parametrize(
+    ("point", "comma"),
+    [
+        ("0.973 (0.960-0.981)", "0,973 (0,960-0,981)"),
+        ("12,345.5 of 12345.5", "12.345,5 of 12345,5"),
+        ("8.2e-05, +9.0, -3.25%", "8,2e-05, +9,0, -3,25%"),
+        ("torch 2.13.0+cpu", "torch 2.13.0+cpu"),
+        ("(N, 96, 96, 3)", "(N, 96, 96, 3)"),
+        ("x0.98 v1.5", "x0.98 v1.5"),
+    ],
+)
+def test_numbers_get_commas_and_versions_do_not(point: str, comma: str) -> None:
+    assert in_commas(point) == comma
+
+
 def test_a_hostile_sentence_is_neither_slow_nor_too_deep() -> None:
     deep = "a: " * 5000 + "no patch is called tumour"
     assert DUTCH.translate(deep) == deep  # not so deep
@@ -627,7 +642,7 @@ def test_figures_have_decimal_commas(evidence: list[Path]) -> None:
     told = [d for c in chapters(read_evidence(evidence[3:6]), DUTCH) for d in drawings(c.blocks)]
     for drawing in told:
         figure = drawing.draw()
-        figures.use_commas(figure)
+        use_commas(figure)
         figure.draw_without_rendering()
         texts_of_it = [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text)]
         assert [text for text in texts_of_it if re.search(r"\d\.\d", text)] == []

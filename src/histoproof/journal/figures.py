@@ -9,17 +9,16 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, NullFormatter
 from numpy.typing import NDArray
 
 from .. import metrics
 from ..data.partition import PooledImages
 from ..evaluate import Predictions
+from .commas import use_commas
 from .evidence.runs import RunEvidence
-from .translate import in_commas
 
-__all__ = ["confusion", "curves", "gallery", "gradients", "ranking", "render", "use_commas"]
+__all__ = ["confusion", "curves", "gallery", "gradients", "ranking", "render"]
 
 Words = dict[str, Any]
 _BLUE, _ORANGE, _GREY, _RED = "#1f5fa8", "#d9730d", "#8a8f98", "#b3261e"
@@ -43,7 +42,7 @@ _ROWS, _COLUMNS = 3, 12
 
 def render(draw: Callable[[], Figure], name: str, *, comma: bool = False) -> tuple[str, bytes]:
     """(SVG text, PNG bytes) of a figure, without clock times or random ids. `name` goes before every id inside the SVG, since
-    several figures share a page. `comma`: numbers have decimal commas."""
+    several figures share a page. `comma`: its numbers, which `draw` writes with decimal points, get decimal commas."""
     with rc_context(_STYLE):  # type: ignore[arg-type]
         figure = draw()
         if comma:
@@ -53,21 +52,6 @@ def render(draw: Callable[[], Figure], name: str, *, comma: bool = False) -> tup
         figure.savefig(png, format="png", dpi=144, metadata={"Software": None})
     text = svg.getvalue()
     return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text[text.index("<svg") :]), png.getvalue()
-
-
-def use_commas(figure: Figure) -> None:
-    """Decimal commas in every text of a figure, and in the labels of ticks, which are made when it is drawn."""
-    for text in figure.findobj(Text):
-        assert isinstance(text, Text)
-        text.set_text(in_commas(text.get_text()))
-    axes = [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]
-    formatters = [f for axis in axes for f in (axis.get_major_formatter(), axis.get_minor_formatter())]
-    for formatter in {id(f): f for f in formatters}.values():  # panels that share an axis share its formatter
-        formatter.format_ticks = _in_commas(formatter.format_ticks)  # type: ignore[assignment, method-assign]
-
-
-def _in_commas(format_ticks: Callable[[list[float]], list[str]]) -> Callable[[list[float]], list[str]]:
-    return lambda values: [in_commas(label) for label in format_ticks(values)]
 
 
 def curves(run: RunEvidence, words: Words) -> Figure:

@@ -3,9 +3,10 @@
 import re
 from collections.abc import Callable, Sequence
 
-__all__ = ["in_commas", "translator"]
+from .commas import in_commas
 
-_NUMBER = re.compile(r"(?<![\w.,])(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e[+-]\d+)?(?![\w]|[.,]\d)")
+__all__ = ["translator"]
+
 _PLACE = re.compile(r"(\{\*?\})")
 _DEEPEST = 4
 """How far phrases may lie within phrases: evidence decides what a place holds, and may be hostile."""
@@ -46,11 +47,6 @@ def translator(pairs: Sequence[Sequence[str]], *, comma: bool) -> Callable[[str]
         return whole if whole is not None else "; ".join(one(part, 0) or part for part in text.split("; "))
 
     return translate
-
-
-def in_commas(text: str) -> str:
-    """Text whose numbers have decimal commas, and points between thousands."""
-    return _NUMBER.sub(lambda number: number.group().translate(str.maketrans(",.", ".,")), text)
 
 
 def _match(literals: Sequence[str], text: str) -> list[str] | None:
