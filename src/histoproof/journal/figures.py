@@ -14,11 +14,10 @@ from ..drawing import BLUE as _BLUE
 from ..drawing import GREY as _GREY
 from ..drawing import ORANGE as _ORANGE
 from ..drawing import RED as _RED
-from ..drawing import render
 from ..evaluate import Predictions
 from .evidence.runs import RunEvidence
 
-__all__ = ["confusion", "curves", "gallery", "gradients", "ranking", "render"]
+__all__ = ["confusion", "curves", "gallery", "gradients", "ranking"]
 
 Words = dict[str, Any]
 _MOST_POINTS = 1500

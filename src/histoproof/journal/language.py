@@ -15,8 +15,9 @@ class Language:
     def __init__(self, lang: str, catalogue: dict[str, Any]) -> None:
         self.lang = lang
         self.catalogue = catalogue
-        self._comma = lang == "nl"
-        self._translate = translator(catalogue["texts"], comma=self._comma)
+        self.comma = lang == "nl"
+        """Whether numbers have decimal commas, and points between thousands."""
+        self._translate = translator(catalogue["texts"], comma=self.comma)
 
     def get(self, key: str) -> Any:
         """What stands at a key such as "data.patches". Raises KeyError."""
@@ -36,11 +37,11 @@ class Language:
         if value is None:
             return "–"
         text = f"{value:.{digits}f}"
-        return text.replace(".", ",") if self._comma else text
+        return text.replace(".", ",") if self.comma else text
 
     def count(self, value: int) -> str:
         """A whole number, thousands apart."""
-        return f"{value:,}".replace(",", "." if self._comma else ",")
+        return f"{value:,}".replace(",", "." if self.comma else ",")
 
     def percent(self, share: float, digits: int = 1) -> str:
         """A share of 1 as a percentage."""

@@ -1,19 +1,22 @@
 """From evidence to pages: journal.html (figures inside it), journal.md (figures in assets/img/), journal.json (digests)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from .. import __version__
+from ..drawing import render
 from ..files import sha256_file, write_bytes, write_json, write_text
-from . import figures
 from .as_html import html_page
 from .as_markdown import markdown_page
 from .blocks import Block, Drawing, Fold, Picture
 from .chapters import chapters
+from .commas import use_commas
 from .evidence import Evidence
 from .fingerprints import fingerprint
 from .glance import glance
-from .language import language
+from .language import Language, language
 
 __all__ = ["write_pages"]
 
@@ -29,7 +32,7 @@ def write_pages(found: Evidence, out: Path, lang: str, *, place: Path | None = N
     for block in (b for chapter in pages for b in _pictures(chapter.blocks)):
         pngs[block.name] = f"assets/img/{block.name}.png"
         if isinstance(block, Drawing):
-            svgs[block.name], assets[pngs[block.name]] = figures.render(block.draw, f"{block.name}-svg")
+            svgs[block.name], assets[pngs[block.name]] = render(_in_language(block.draw, w), f"{block.name}-svg")
         else:
             assets[pngs[block.name]] = block.path.read_bytes()
     title, seen = w.say("title"), glance(found, w)
@@ -42,6 +45,18 @@ def write_pages(found: Evidence, out: Path, lang: str, *, place: Path | None = N
     evidence = {str(path.absolute()): {"sha256": sha256_file(path), **fingerprint(path)} for path in found.files}
     write_json(out / "journal.json", {"histoproof": __version__, "lang": lang, "files": names, "evidence": evidence})
     return names
+
+
+def _in_language(draw: Callable[[], Figure], w: Language) -> Callable[[], Figure]:
+    """`draw`, its numbers written with decimal commas where the language has them."""
+
+    def drawn() -> Figure:
+        figure = draw()
+        if w.comma:
+            use_commas(figure)
+        return figure
+
+    return drawn
 
 
 def _pictures(blocks: Sequence[Block]) -> Iterator[Drawing | Picture]:

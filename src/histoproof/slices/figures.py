@@ -174,7 +174,9 @@ def mixes(result: dict[str, Any], *, words: dict[str, str] = ENGLISH) -> Figure:
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
     bound = rows[0]["bound"] if rows else 1
-    label(axes, words["mixes"].format(bound=bound, n=result["n"]), words["mixes_axis"], "")
+    title = words["mixes"].format(bound=bound, n=result["n"])
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10.5, fontweight="bold")
+    axes.set_xlabel(words["mixes_axis"])
     return figure
 
 

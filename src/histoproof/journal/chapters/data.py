@@ -53,7 +53,7 @@ def _audit(audit: AuditEvidence, id_: str, w: Language) -> list[Block]:
     parts = {name: Heading(w.say(f"audit.parts.{name}"), f"{id_}-{name}", 4) for name in w.get("audit.parts")}
     return [
         Heading(w.say("audit.heading", name=audit.name), id_),
-        *(Paragraph(f"{w.say('contradiction')} {problem}", warning=True) for problem in audit.problems),
+        *(Paragraph(f"{w.say('contradiction')} {w.translate(problem)}", warning=True) for problem in audit.problems),
         Paragraph(lead, source=source),
         parts["files"],
         _files(audit, source, w),
@@ -129,7 +129,7 @@ def _size(audit: AuditEvidence, source: Source, w: Language) -> list[Block]:
     columns = [Column(w.say("audit.size_cause")), *(Column(title, number=True) for title in titles)]
     rows: list[list[Text]] = [
         [
-            w.get("audit.causes").get(cause, cause),
+            w.get("audit.causes").get(cause) or w.translate(cause),
             *map(w.count, each),
             w.count(together),
             w.number(together / size.as_uint8),
@@ -174,7 +174,7 @@ def _findings(audit: AuditEvidence, source: Source, w: Language) -> list[Block]:
                 Code(group.kind),
                 w.count(len(group.findings)),
                 w.say(f"audit.meaning.{group.kind}"),
-                "".join(places) + w.say("audit.example", detail=group.example),
+                "".join(places) + w.say("audit.example", detail=f"{group.place}: {w.translate(group.detail)}"),
                 w.say(f"audit.outcome.{group.outcome}"),
             ]
         )
@@ -251,7 +251,7 @@ def _dose(study: DoseEvidence, number: int, w: Language) -> list[Block]:
     ]
     return [
         Heading(w.say("dose.heading"), f"c2-d{number}"),
-        *(Paragraph(f"{w.say('contradiction')} {problem}", warning=True) for problem in study.problems),
+        *(Paragraph(f"{w.say('contradiction')} {w.translate(problem)}", warning=True) for problem in study.problems),
         Paragraph(w.say("dose.lead", cells=w.count(len(found["rows"])))),
         Drawing(
             f"c2-d{number}-dose",

@@ -29,7 +29,7 @@ def _same(run: RunEvidence, found: Evidence, w: Language) -> list[Block]:
 
 def _run(run: RunEvidence, w: Language) -> list[Block]:
     if not len(run.steps["step"]):
-        return [Paragraph(f"{w.say('not_measured')}.")]
+        return [Paragraph(f"{w.say('not_measured').capitalize()}.")]
     most, step = run.largest_norm
     caption = w.say("gradients.figure", most=w.number(most, 2), step=w.count(step), n=w.count(len(run.steps["step"])))
     files = tuple(path for path in run.files if path.name == "metrics.jsonl")
@@ -47,7 +47,11 @@ def _run(run: RunEvidence, w: Language) -> list[Block]:
 
 def _spikes(run: RunEvidence, w: Language) -> list[Block]:
     if run.spikes is None:
-        return [Paragraph(w.say("gradients.spikes_unknown", problem=run.spikes_problem))] if run.spikes_problem else []
+        return (
+            [Paragraph(w.say("gradients.spikes_unknown", problem=w.translate(run.spikes_problem)))]
+            if run.spikes_problem
+            else []
+        )
     marked, e = run.spikes["spikes"], run.spikes["enrichment"]
     seen = w.say("gradients.spikes_some", n=w.count(len(marked))) if marked else w.say("gradients.spikes_none")
     if e["p_value"] is None:
@@ -70,7 +74,7 @@ def _gallery(run: RunEvidence, source: Source, w: Language) -> Block:
     try:
         images = open_part(open_store(run.store), "train", data["partition"], data["fold"]).images
     except HistoproofError as e:
-        return Paragraph(w.say("gradients.spikes_unknown", problem=e.problem))
+        return Paragraph(w.say("gradients.spikes_unknown", problem=w.translate(e.problem)))
     name = f"{run.id}-spikes"
     alt = w.say("gradients.gallery_alt", run=run.name)
     return Drawing(name, lambda: figures.gallery(run, images, w.get("figure")), w.say("gradients.gallery"), alt, source)

@@ -100,7 +100,7 @@ def _runs(runs: list[RunEvidence], w: Language) -> list[Block]:
 
 def _curves(run: RunEvidence, w: Language) -> list[Block]:
     if not run.epochs:
-        return [Paragraph(f"{w.say('not_measured')}.")]
+        return [Paragraph(f"{w.say('not_measured').capitalize()}.")]
     caption = w.say("models.curves_open")
     if run.summary is not None:
         caption = w.say("models.curves", epoch=run.summary["best"]["epoch"], by=run.config["evaluate"]["best_by"])
@@ -119,9 +119,11 @@ def _scores(run: RunEvidence, w: Language) -> list[Block]:
         blocks.append(Heading(w.say(f"evaluate.on.{split}"), f"c5-{run.id}-{split}", 4))
         if split not in run.evaluations:
             if split == "test":
-                blocks.append(Paragraph(f"{w.say('not_measured')}. {w.say('evaluate.sealed')}"))
+                blocks.append(Paragraph(f"{w.say('not_measured').capitalize()}. {w.say('evaluate.sealed')}"))
             else:
-                blocks += nothing(f"{w.say('not_measured')}.", shlex.join(["histoproof", "evaluate", str(run.path)]))
+                blocks += nothing(
+                    f"{w.say('not_measured').capitalize()}.", shlex.join(["histoproof", "evaluate", str(run.path)])
+                )
             continue
         blocks += _evaluation(run, split, w)
     return blocks

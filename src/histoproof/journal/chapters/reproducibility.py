@@ -1,5 +1,7 @@
 """Chapter 1: what ran where, under which seed, with which digests; and whether twins are the same."""
 
+from typing import Any
+
 from ...files import canonical
 from ..blocks import Block, Chapter, Code, Column, Heading, Paragraph, Source, Strong, Table, Text, nothing
 from ..evidence import Evidence
@@ -34,7 +36,9 @@ def _alarms(runs: list[RunEvidence], w: Language) -> list[Block]:
         if run.summary is None:
             text: Text = [f"{run.name}: {w.say('unfinished')} ", Code(f"histoproof train --resume {run.path}")]
             blocks.append(Paragraph(text, warning=True))
-        blocks += [Paragraph(f"{run.name}: {w.say('contradiction')} {p}", warning=True) for p in run.problems]
+        blocks += [
+            Paragraph(f"{run.name}: {w.say('contradiction')} {w.translate(p)}", warning=True) for p in run.problems
+        ]
         blocks += [Paragraph(f"{run.name}: {w.translate(text)}", warning=True) for text in run.warnings]
     return blocks
 
@@ -63,7 +67,7 @@ def _twins(found: Evidence, w: Language) -> list[Block]:
         run = next((run for run in found.runs if run.summary is not None), found.runs[0])
         return nothing(w.say("reproducibility.no_twins"), f"histoproof twin {run.path}")
     blocks: list[Block] = [
-        Paragraph(f"{w.say('contradiction')} {problem}", warning=True)
+        Paragraph(f"{w.say('contradiction')} {w.translate(problem)}", warning=True)
         for twin in found.twins
         for problem in twin.problems
     ]
@@ -82,13 +86,19 @@ def _verdict(twin: TwinEvidence, w: Language) -> Text:
         return w.say("reproducibility.identical", steps=w.count(steps["a"]))
     if parting is None:
         return Strong(w.say("reproducibility.shorter", a=w.count(steps["a"]), b=w.count(steps["b"])), alarm=True)
-    causes = [f"{d['key']}: {d['a']} / {d['b']}" for d in twin.found["differences"] if d["weight"]][:3]
+    causes = [_cause(d, w) for d in twin.found["differences"] if d["weight"]][:3]
     what = w.say(f"reproducibility.what.{parting['what']}")
     text = w.say("reproducibility.parted", step=w.count(parting["step"]), what=what)
     because = (
         w.say("reproducibility.because", causes="; ".join(causes)) if causes else w.say("reproducibility.unexplained")
     )
     return [Strong(text, alarm=True), " ", because]
+
+
+def _cause(difference: dict[str, Any], w: Language) -> str:
+    values = (str(difference[run]) for run in ("a", "b"))
+    told = [w.translate(value) if value == "absent" else value for value in values]
+    return f"{w.translate(difference['key'])}: {' / '.join(told)}"
 
 
 def _environments(runs: list[RunEvidence], w: Language) -> list[Block]:

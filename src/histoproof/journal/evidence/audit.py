@@ -46,10 +46,15 @@ class Group:
         return {split: (found[:_SHOWN], max(len(found) - _SHOWN, 0)) for split, found in rows.items()}
 
     @property
-    def example(self) -> str:
-        """The first finding: its place and its words."""
+    def place(self) -> str:
+        """Where the first finding is: its split, and its row there."""
         first = self.findings[0]
-        return f"{first.split}{'' if first.index is None else f' {first.index}'}: {first.detail}"
+        return first.split if first.index is None else f"{first.split} {first.index}"
+
+    @property
+    def detail(self) -> str:
+        """The first finding in words."""
+        return self.findings[0].detail
 
     @property
     def whole(self) -> bool:
