@@ -97,10 +97,31 @@ WHYS = (
     told("threshold.py", "choose_threshold"),
     told("calibration.py", "reliability", "fit_temperature", "_fit", "_interval"),
     told("mcnemar.py", "mcnemar"),
+    told("slices/mix.py", "interval"),
+    told("slices/scores.py", "_concluded", "_t_interval"),
+)
+LEDGER = (
+    told("ledger/__init__.py", "notes"),
+    told("ledger/chain.py", "problems_of", "_missing", "without_witness", "own_witness"),
+)
+CHAMPIONS = (
+    raised("frozen.py", "open_champion", "_content"),
+    told("champion/freeze.py", "_not_better", "_looks_before"),
+    told("evaluate.py", "_looks_before", "_warnings"),
+    told("journal/evidence/studies.py", "_contradictions"),
+    told("search/rows.py", "importances"),
+)
+SLICES = (
+    told("journal/evidence/slices.py", "read_slices"),
+    told("slices/report.py", "look"),
+    told("slices/scores.py", "_whys", "_ECE_GAP"),
+    told("slices/__init__.py", "_told", "_saliency"),
+    told("drift/words.py", "_VERDICTS", "verdict"),
+    told("drift/__init__.py", "_compared"),
 )
 CAUSES = (told("diff.py", "_data_differences", "_over_time"),)
 RULES = (told("rules.py", "__str__"),)
-EVERYTHING = (*FINDINGS, *QUOTED, *CHECKS, *PROBLEMS, *WARNINGS, *WHYS, *CAUSES, *RULES)
+EVERYTHING = (*FINDINGS, *QUOTED, *CHECKS, *PROBLEMS, *WARNINGS, *WHYS, *LEDGER, *CHAMPIONS, *SLICES, *CAUSES, *RULES)
 
 
 def templates(where: Sequence[Told]) -> list[tuple[str, str]]:

@@ -74,6 +74,7 @@ SAME = {
         "train",
         "valid",
     ),
+    *("Drift", "Drift: {name}", "Factor", "score", "valid {metric}"),
     "{size} patches in {shards} shards",
 }
 """Texts that both languages write alike."""
@@ -119,6 +120,28 @@ WITHIN = {
     ", {} of patches tumour": "the least cost, 2 for a missed tumour patch, 1 for a false alarm, 0.1 of patches tumour",
     "the least cost, {} for a missed tumour patch, {} for a false alarm{}": "the least cost, 2 for a missed tumour "
     "patch, 1 for a false alarm",
+    # after the ledger's path and line
+    **{
+        text: f"x.ledger.jsonl:3: {text}".replace("{}", "5")
+        for text in (
+            "the line was changed: it is not as it was written",
+            "the line does not fit the chain: it is number {}, so lines were removed, inserted or moved",
+            "the line does not fit the chain: it was changed, or the one before it written anew",
+            "the line does not fit the chain: it was changed, or one before it removed, inserted or moved",
+            "the line does not fit the chain: its link was changed",
+            "the line is not the one that {} bears witness of: it, or one before it, was written anew",
+            "the ledger's witness was removed: lines cut from the ledger's end would not show",
+            "the ledger's witness is damaged: it says no number of lines and no link",
+        )
+    },
+    "line {} is": "x.ledger.jsonl:3: line 3 is missing: x.head.json knows of 3, and there are 2",
+    "lines {} to {} are": "x.ledger.jsonl:3: lines 3 to 4 are missing: x.head.json knows of 4, and there are 2",
+    "{} missing: {} knows of {}, and there are {}": "x.ledger.jsonl:3: line 3 is missing: x.json knows of 3, and there are 2",
+    "p {} after Holm": "not shown to be better than mlp in f2: 0.8123 against 0.8001, p 0.2000 after Holm",
+    "{} against {}, {}": "not shown to be better than mlp in f2: undefined against 0.8001, no p-value",
+    "not shown to be better than {} in {}: {}": "not shown to be better than mlp in f2: 0.81 against 0.80, p 0.2000 after Holm",
+    "AUC undefined (0 {})": "AUC undefined (0 positives)",
+    "it rests on one {} only: an interval needs two or more": "it rests on one group only: an interval needs two or more",
 }
 """Parts of sentences, with a sentence that they are part of."""
 

@@ -29,6 +29,7 @@ def champion_blocks(champion: ChampionEvidence, id_: str, w: Language) -> list[B
     return [
         Heading(w.say("champion.heading", name=champion.name), id_),
         *(Paragraph(f"{w.say('contradiction')} {w.translate(problem)}", warning=True) for problem in champion.problems),
+        *(Paragraph(w.translate(warning), warning=True) for warning in champion.content["warnings"]),
         _facts(champion, source, w),
         parts["selection"],
         *_selection(champion, source, w),

@@ -1,7 +1,7 @@
 """Everything that the journal's PATHs hold, read once. Absent evidence is absent: the page then says what to run."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -41,32 +41,16 @@ class Evidence:
     @property
     def problems(self) -> list[str]:
         """Where evidence contradicts itself, all of it."""
-        parts = (
-            self.audits,
-            self.stores,
-            self.runs,
-            self.twins,
-            self.doses,
-            self.studies,
-            self.champions,
-            self.repositories,
-        )
-        return [problem for part in parts for found in part for problem in found.problems]
+        return [problem for found in self._all() for problem in found.problems]
 
     @property
     def files(self) -> list[Path]:
         """Every file that was read, each once."""
-        parts = (
-            self.audits,
-            self.stores,
-            self.runs,
-            self.twins,
-            self.doses,
-            self.studies,
-            self.champions,
-            self.repositories,
-        )
-        return list(dict.fromkeys(path for part in parts for found in part for path in found.files))
+        return list(dict.fromkeys(path for found in self._all() for path in found.files))
+
+    def _all(self) -> Iterator[Any]:
+        for kind in fields(self):
+            yield from getattr(self, kind.name)
 
     def same_as(self, run: RunEvidence) -> RunEvidence | None:
         """The earlier run that `run` is identical to, bit for bit, and evaluated on the same splits; None where there is none."""
