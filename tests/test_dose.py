@@ -79,7 +79,7 @@ def test_a_study_has_a_row_a_cell_shares_equal_trainings_and_cleans_up(study: Pa
             assert words in page
             assert f"histoproof dose {study} --data {official} --out {out}" in page
         assert html.count("<svg") == html.count("</figure>") == 1
-        assert (study.parent / lang / "assets" / "dose-01-out.png").is_file()
+        assert (study.parent / lang / "assets" / "img" / "c2-d1-dose.png").is_file()
         assert check([out], study.parent / lang)["ok"]
     wild = told["wild"]
     assert (

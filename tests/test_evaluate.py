@@ -110,6 +110,7 @@ def test_the_test_split_is_sealed_and_each_opening_is_written_down(run: Path, st
     with pytest.raises(RunError, match=r"ledger.jsonl:2"):
         evaluate(run, split="test", open_test="third")
     path.unlink()
+    ledger.witness_of(store).unlink()
 
 
 def test_a_split_without_labels_predicts_and_cannot_be_evaluated(

@@ -1,11 +1,14 @@
 """The journal says what the evidence says, in two languages, and what was not measured it calls so."""
 
+import os
 import re
 import shutil
+import subprocess
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 import yaml
@@ -34,8 +37,16 @@ def test_the_page_is_whole_opens_from_disk_and_asks_nothing_of_the_network(run: 
     result = journal([run], tmp_path / "j")
     html = Path(result["journal"]).read_text()
     assert html.count("<svg") == html.count("</svg>") == 4
-    assert not re.search(r'(src|href)="(?!#|data:)', html)
+    assert not re.search(
+        r'src="|(?<!xlink:)href="(?!#)[a-z]+:|url\((?!#)|@import', html
+    )  # links are relative; nothing is loaded
     assert "<script" not in html
+    links = [unquote(link) for link in re.findall(r'<a href="([^#"][^"]*)"', html)]
+    assert len(links) > 10
+    gone = {link for link in links if not (tmp_path / "j" / link).is_file()}
+    assert all(
+        link.endswith(".ledger.jsonl") for link in gone
+    )  # the test split was never opened: there is no ledger yet
     for svg in re.findall(r"<svg.*?</svg>", html, flags=re.S):
         ET.fromstring(svg)
     targets = set(re.findall(r'\bid="([^"]*)"', html))
@@ -121,7 +132,7 @@ def test_an_unfinished_run_says_so(store: Path, tmp_path: Path) -> None:
 def test_a_run_at_chance_level_is_told_in_red(tmp_path: Path, write_split: Callable[..., None]) -> None:
     train_on_noise(tmp_path, write_split)
     html = Path(journal([tmp_path / "run"], tmp_path / "j")["journal"]).read_text()
-    assert re.search(r'<div class="warning">at chance level', html)
+    assert re.search(r'<div class="warning" role="note">run: at chance level', html)
 
 
 def test_openings_of_the_test_split_are_printed(store: Path, run: Path, tmp_path: Path) -> None:
@@ -135,6 +146,7 @@ def test_openings_of_the_test_split_are_printed(store: Path, run: Path, tmp_path
         assert "On the test split" in html
     finally:
         ledger.path_of(store).unlink()
+        ledger.witness_of(store).unlink()
         (run / "evaluations" / "test.json").unlink()
 
 
@@ -179,3 +191,132 @@ class _Balanced(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         assert self.open, f"</{tag}> closes nothing"
         assert self.open.pop() == tag, f"</{tag}> does not close what is open"
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "named"),
+    [
+        ("evaluations/valid.json", '"n": ', '"n": 1', "valid.json: n is 1"),
+        ("metrics.jsonl", '"step":3}', '"step":3,"x":1}', "metrics.jsonl:"),
+        ("summary.json", '"epochs": ', '"epochs": 7', "summary.json: epochs is 7"),
+    ],
+)
+def test_check_names_the_number_that_was_edited(
+    run: Path, tmp_path: Path, file: str, old: str, new: str, named: str
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    journal([copy], tmp_path / "j")
+    text = (copy / file).read_text()
+    assert text.count(old) >= 1
+    (copy / file).write_text(text.replace(old, new, 1))
+    problems = check([copy], tmp_path / "j")["problems"]
+    assert any(named in problem for problem in problems), problems
+
+
+def test_check_names_the_step_and_the_epoch_whose_metric_was_edited(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    journal([copy], tmp_path / "j")
+    lines = (copy / "metrics.jsonl").read_text().splitlines()
+    at = next(n for n, line in enumerate(lines) if '"kind":"epoch"' in line)
+    for place, edit in ((2, (r'"loss":[\d.]+', '"loss":0.123')), (at, (r'"auc":[\d.]+', '"auc":0.987'))):
+        changed = [re.sub(*edit, line) if n == place else line for n, line in enumerate(lines)]
+        (copy / "metrics.jsonl").write_text("\n".join(changed) + "\n")
+        problems = check([copy], tmp_path / "j")["problems"]
+        assert any(f"metrics.jsonl:{place + 1} is another line now" in p and edit[1] in p for p in problems), problems
+    assert any("at step 2, loss is 0.123" in p for p in _problems_after(copy, lines, tmp_path))
+
+
+def _problems_after(copy: Path, lines: list[str], tmp_path: Path) -> list[str]:
+    changed = [re.sub(r'"loss":[\d.]+', '"loss":0.123', line) if n == 2 else line for n, line in enumerate(lines)]
+    (copy / "metrics.jsonl").write_text("\n".join(changed) + "\n")
+    problems: list[str] = journal([copy], tmp_path / "again")["problems"]
+    return problems
+
+
+def test_check_says_which_words_of_the_page_are_other_ones(run: Path, tmp_path: Path) -> None:
+    journal([run], tmp_path / "j")
+    auc = f"{read_json(run / 'evaluations' / 'valid.json')['metrics']['auc']['value']:.3f}"
+    for name in ("journal.md", "journal.html"):
+        page = tmp_path / "j" / name
+        page.write_text(page.read_text().replace(auc, "0.999"))
+    problems = check([run], tmp_path / "j")["problems"]
+    for name in ("journal.md", "journal.html"):
+        assert any(p.startswith(f"{name} says") and "0.999" in p and auc in p for p in problems)
+
+
+def test_every_page_has_the_nine_chapters_filled_or_saying_what_to_run(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for name, paths in (("run", [run]), ("store", [Path(_store_of(run))])):
+        html = Path(journal(paths, tmp_path / name)["journal"]).read_text()
+        bodies = re.split(r'<h2 id="c\d"', html)[1:]
+        assert len(bodies) == 9
+        for body in bodies:
+            filled = re.search(r"<table|<figure|<pre", body)
+            told = re.search(r"<p>[^<]*(ot measured|o audit)[^<]*<code>histoproof ", body)
+            assert filled or told, body[:300]
+
+
+def _store_of(run: Path) -> str:
+    return str(yaml.safe_load((run / "config.yaml").read_text())["data"]["store"])
+
+
+def test_twins_are_found_and_compared(run: Path, store: Path, tmp_path: Path) -> None:
+    train(config(tmp_path, store, MLP), out=tmp_path / "twin")
+    train(config(tmp_path, store, MLP), ["seed=9"], out=tmp_path / "other")
+    html = Path(journal([run, tmp_path / "twin", tmp_path / "other"], tmp_path / "j")["journal"]).read_text()
+    assert len(re.findall(r"Yes: all \d+ steps are identical", html)) == 1
+    assert "Identical to run one, bit for bit" in html
+    assert "identical, bit for bit" in html.split("<nav")[0]
+
+
+def test_a_repository_is_told_as_git_knows_it_and_its_config_runs_nothing(tmp_path: Path) -> None:
+    repository, witness = tmp_path / "the group's", tmp_path / "ran"
+    repository.mkdir()
+
+    def git(*words: str, name: str = "Ada") -> None:
+        who = {
+            f"GIT_{role}_{what}": value
+            for role in ("AUTHOR", "COMMITTER")
+            for what, value in (("NAME", name), ("EMAIL", "x@y"))
+        }
+        subprocess.run(
+            ["git", "-C", str(repository), *words], check=True, capture_output=True, env={**os.environ, **who}
+        )
+
+    git("init", "-q", "-b", "main")
+    git("commit", "--allow-empty", "-qm", "first <b>|`x`")
+    git("checkout", "-qb", "side")
+    (repository / ".github" / "workflows").mkdir(parents=True)
+    (repository / ".github" / "workflows" / "ci.yml").write_text("on: push\n")
+    git("add", ".")
+    git("commit", "-qm", "checks", name="Grace|Hopper")
+    git("checkout", "-q", "main")
+    git("merge", "-q", "--no-ff", "-m", "merged", "side")
+    for key in ("core.fsmonitor", "core.pager", "gpg.program", "filter.f.clean", "diff.external", "core.sshCommand"):
+        git("config", key, f"touch {witness}")
+    git("config", "log.showSignature", "true")
+    (repository / ".gitattributes").write_text("* filter=f\n")
+    (repository / ".github" / "workflows" / "ci.yml").write_text("on: pull_request\n")
+    made = journal([repository], tmp_path / "j")
+    html, markdown = (Path(made[name]).read_text() for name in ("journal", "markdown"))
+    for page in (html, markdown):
+        assert "Hopper" in page
+        assert ".github/workflows/ci.yml" in page
+    assert re.search(r"Merges</th><td>1</td>", html)
+    assert "<b>" not in html
+    assert not witness.exists()
+    with pytest.raises(DataError, match="git cannot read"):
+        (tmp_path / "empty").mkdir()
+        subprocess.run(["git", "-C", str(tmp_path / "empty"), "init", "-q"], check=True)
+        journal([tmp_path / "empty"], tmp_path / "k")
+
+
+def test_runs_of_one_name_are_told_apart(run: Path, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        shutil.copytree(run, tmp_path / folder / "run")
+    html = Path(journal([tmp_path / "a" / "run", tmp_path / "b" / "run"], tmp_path / "j")["journal"]).read_text()
+    assert "a/run" in html
+    assert "b/run" in html
+    assert len(set(re.findall(r'\bid="([^"]+)"', html))) == len(re.findall(r'\bid="([^"]+)"', html))

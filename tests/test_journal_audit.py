@@ -18,7 +18,7 @@ from histoproof.data.poison import poison
 from histoproof.errors import DataError
 from histoproof.files import canonical, read_json, sha256_file, write_json
 from histoproof.journal import check, journal
-from histoproof.journal.audit import read_audit
+from histoproof.journal.evidence.audit import read_audit
 from histoproof.journal.translate import translator
 
 from .conftest import REPOSITORY
@@ -215,7 +215,7 @@ def test_hostile_words_break_neither_page(audited: Path, tmp_path: Path) -> None
     assert "<script" not in html
     assert "alert(1)" in html
     assert _tags(html)["td"] == _tags(clean[0])["td"]
-    prose = re.sub(r"`[^`\n]*`", "", markdown)  # commands, in code spans, show what they hold
+    prose = re.sub(r"(?s)```.*?```|`[^`\n]*`", "", markdown)  # commands, in code spans, show what they hold
     assert "<script" not in prose
     assert "![x](" not in prose
     assert "](javascript:" not in prose
@@ -262,13 +262,13 @@ def test_every_figure_is_followed_by_its_command_and_links_lead_somewhere(audite
 
 
 def test_dutch_knows_every_rule_of_an_audit(audited: Path, official: Path, store: Path) -> None:
-    words = yaml.safe_load((REPOSITORY / "src/histoproof/journal/words/nl.yaml").read_text())["audit"]
+    words = yaml.safe_load((REPOSITORY / "src/histoproof/journal/words/nl.yaml").read_text())
     translate = translator(words["texts"], comma=True)
     results = [read_json(audited / "audit.json"), audit(official, checksums=True), audit(store, checksums=False)]
     sentences = {text for r in results for c in r["checks"] for text in (c["what"], c["rule"])}
     sentences |= {file["is"] for r in results for file in r["files"]}
     assert {text for text in sentences if translate(text) == text} <= {"--no-checksums"}
-    assert {row["cause"] for r in results for row in r["size"]["rows"]} <= set(words["causes"])
+    assert {row["cause"] for r in results for row in r["size"]["rows"]} <= set(words["audit"]["causes"])
 
 
 def test_what_a_translation_does_not_know_stays_as_it_is() -> None:

@@ -27,6 +27,7 @@ without groups are 1600 of an earlier simulation, which the jackknife does not t
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -176,6 +177,7 @@ def norm_interval(value: float, gaps: Floats, replicates: Floats, *, units: int,
     return Interval(value, min(low, value), min(1.0, max(high, usual.high or 0.0)))
 
 
+@lru_cache(maxsize=4096)
 def t_quantile(p: float, freedom: float) -> float:
     """The quantile of Student's t, p in (0.5, 1), freedom >= 1; by bisection of `t_tails`' function."""
     if freedom > 1000:

@@ -476,6 +476,24 @@ def dose(
 
 
 @app.command()
+def search(
+    config: Annotated[Path, typer.Argument(help="The experiment that is varied, YAML.", show_default=False)],
+    space: Annotated[Path, typer.Option(help="What varies, YAML; see docs/search.md.", show_default=False)],
+    trials: Annotated[int, typer.Option(help="Finished trials in all, whoever makes them.", show_default=False)],
+    out: Annotated[Path, typer.Option(metavar="STUDY", help="Study to make, or to join.", show_default=False)],
+    sets: Sets = None,
+    as_json: Json = False,
+) -> None:
+    """Search a space of config keys. The same command in several processes shares the work, and goes on after a kill."""
+    from .search import search as run_search
+    from .search import words
+
+    with bar("training") as progress:
+        result = run_search(config, space, trials, out, sets or (), say=_to_stderr, progress=progress)
+    _emit(result, as_json, words(result), code=130 if result["status"] == "stopped" else 0)
+
+
+@app.command()
 def spikes(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.", show_default=False)], as_json: Json = False
 ) -> None:
@@ -501,7 +519,7 @@ def spikes(
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Run folder.", show_default=False)],
+    run: Annotated[Path, typer.Argument(help="Run folder, or a frozen champion.", show_default=False)],
     split: Annotated[Literal["valid", "test"], typer.Option(help="Which split to score.")] = "valid",
     store: Annotated[Path | None, typer.Option(help="Store, if not the config's.", show_default=False)] = None,
     tta: Tta = None,
@@ -511,7 +529,7 @@ def evaluate(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Score a run's best checkpoint on a split, every score with its interval."""
+    """Score a run's best checkpoint, or a frozen champion, on a split, every score with its interval."""
     from .evaluate import evaluate as score_run
 
     result = score_run(run, split=split, store=store, tta=tta, open_test=open_test)
@@ -522,19 +540,80 @@ def evaluate(
         if result["groups"]
         else "over patches"
     )
-    head = f"{split}: n = {result['n']}, threshold {result['threshold']:g}, 95 % intervals bootstrapped {groups}"
+    frozen = f" (frozen), temperature {result['temperature']:g}" if result["champion_sha256"] else ""
+    head = (
+        f"{split}: n = {result['n']}, threshold {result['threshold']:g}{frozen}, 95 % intervals bootstrapped {groups}"
+    )
     _emit(result, as_json, [head, *(f"{name:18} {_interval(v)}" for name, v in result["metrics"].items())])
 
 
 @app.command()
+def champion(
+    study: Annotated[
+        Path, typer.Argument(metavar="STUDY", help="A study, or any folder with finished runs.", show_default=False)
+    ],
+    seeds: Annotated[int, typer.Option(help="New seeds to retrain the winner with, 3 or more.")] = 3,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="METRIC", help="Choose by f2, f1, auc, ...; default: evaluate.primary.", show_default=False
+        ),
+    ] = None,
+    rule: Annotated[
+        str | None,
+        typer.Option(help="Threshold: f2 (default), recall>=0.95, cost=5:1, ...", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to make, or to go on with; default STUDY/champion.", show_default=False)
+    ] = None,
+    store: Annotated[Path | None, typer.Option(help="Store, if not the configs'.", show_default=False)] = None,
+    as_json: Json = False,
+) -> None:
+    """Freeze the best run of a study: retrained, calibrated, with a threshold, compared with baselines. Goes on if stopped."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise typer.BadParameter("champion trains in turn: start it without torchrun")
+    from .champion import champion as freeze
+    from .champion.words import champion_words
+
+    with bar("champion") as progress:
+        result = freeze(study, seeds=seeds, by=by, rule=rule, out=out, store=store, say=_to_stderr, progress=progress)
+    if result["status"] == "stopped":
+        line = f"stopped by {result['signal']} in {result['run']}, checkpoint written; go on with the same command"
+        _emit(result, as_json, [line], code=130 if result["signal"] == "SIGINT" else 0)
+        return
+    for warning in result["warnings"]:
+        typer.secho(warning, fg="red", bold=True, err=True)
+    _emit(result, as_json, champion_words(result, study / "champion" if out is None else out))
+
+
+@app.command()
+def ledger(
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="A store.", show_default=False)],
+    witnesses: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[DIR...]", help="Folders of runs and champions to be asked as well.", show_default=False
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Who opened the test split, when, with what, why. Exits with 1 if the ledger does not hold."""
+    from .ledger import in_words
+    from .ledger import ledger as read_ledger
+
+    result = read_ledger(store, witnesses or ())
+    _emit(result, as_json, in_words(result), code=0 if result["ok"] else 1)
+
+
+@app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(help="Run folder.", show_default=False)],
+    model: Annotated[Path, typer.Argument(help="Run folder, or a frozen champion.", show_default=False)],
     paths: Annotated[
         list[Path], typer.Argument(metavar="PATH...", help="Images, folders, HDF5 files.", show_default=False)
     ],
     tta: Tta = None,
     threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Default: the config's.", show_default=False)
+        float | None, typer.Option(min=0, max=1, help="Default: the config's, or the champion's.", show_default=False)
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -548,6 +627,91 @@ def predict(
         for row in result
     ]
     _emit(result, as_json, lines)
+
+
+@app.command()
+def slices(
+    run: Annotated[Path, typer.Argument(help="Run folder.", show_default=False)],
+    split: Annotated[Literal["valid", "test"], typer.Option(help="Which split's predictions.")] = "valid",
+    groups: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN|CSV:COLUMN",
+            help="Cut by this column, too: of the store's meta.csv, or of a CSV with one row a patch; {split} in its path stands "
+            "for the split. Repeatable.",
+        ),
+    ] = None,
+    units: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN|CSV:COLUMN",
+            help="What intervals and tests are over, e.g. the slide; default: the config's evaluate.groups.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write; default: RUN/slices.", show_default=False)] = None,
+    store: Annotated[Path | None, typer.Option(help="Store, if not the config's.", show_default=False)] = None,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Default: the config's.", show_default=False)
+    ] = None,
+    least: Annotated[int, typer.Option(min=2, help="Fewest patches of a slice, and of its rest.")] = 20,
+    gallery: Annotated[int, typer.Option(min=0, help="Patches in each gallery of errors.")] = 12,
+    saliency: Annotated[
+        bool, typer.Option("--saliency", help="Load the model, and see where it looks: is it the centre?")
+    ] = False,
+    bound: Annotated[float, typer.Option(help="How many times as frequent, or as rare, a slice may become.")] = 2.0,
+    open_test: Annotated[
+        str | None,
+        typer.Option(metavar="REASON", help="Open the sealed test split; written into the ledger.", show_default=False),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Where a run fails: slices of its predictions against their rest, galleries of errors, what accuracy alone would miss."""
+    from .slices import slices as cut
+
+    with bar("patches") as progress:
+        result = cut(
+            run,
+            split=split,
+            groups=groups or (),
+            units=units,
+            out=out,
+            store=store,
+            threshold=threshold,
+            least=least,
+            gallery=gallery,
+            saliency=saliency,
+            bound=bound,
+            open_test=open_test,
+            progress=progress,
+        )
+    _emit(result, as_json, [*result["words"], f"slices: {Path(result['out']) / 'slices.json'}"])
+
+
+@app.command()
+def drift(
+    model: Annotated[Path, typer.Argument(help="Run folder.", show_default=False)],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="PATH...", help="Images, folders, HDF5 files, or STORE/valid.", show_default=False),
+    ],
+    store: Annotated[
+        Path | None, typer.Option(help="The store the run was trained on, if not the config's.", show_default=False)
+    ] = None,
+    alpha: Annotated[float, typer.Option(help="Level of the corrected p-values.")] = 0.01,
+    effect: Annotated[float, typer.Option(help="Least Kolmogorov-Smirnov distance that is called drift.")] = 0.15,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to make: drift.json and a figure.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Do new patches look like the training set, and if not, in what? Exits with 1 if they have drifted."""
+    from .drift import drift as compare
+
+    result = compare(model, paths, store=store, alpha=alpha, effect=effect, out=out)
+    for warning in result["warnings"]:
+        typer.secho(warning, fg="red", err=True)
+    _emit(result, as_json, result["words"], code=1 if result["drift"] else 0)
 
 
 @app.command()

@@ -39,6 +39,7 @@ __all__ = [
     "identity",
     "load",
     "parse",
+    "shipped_config",
 ]
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -302,6 +303,12 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read a config file with `key.path=value` overrides. Raises ConfigError naming file, line, key and what is valid."""
     content, lines = read_yaml(path)
     return parse(content, overrides, path=path, lines=lines)
+
+
+def shipped_config(name: str) -> Path:
+    """A config that comes with histoproof: from the package when installed from a wheel, else from the repository."""
+    inside = Path(__file__).parent / "configs" / f"{name}.yaml"
+    return inside if inside.is_file() else Path(__file__).parents[2] / "configs" / f"{name}.yaml"
 
 
 def parse(

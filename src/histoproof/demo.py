@@ -1,4 +1,4 @@
-"""The whole chain on synthetic patches: synth, audit, pack, train, evaluate, predict, journal, each a public function."""
+"""The whole chain on synthetic patches, from `synth` to `journal`, each step a public function."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from PIL import Image
 
+from .config import shipped_config
 from .data.audit import audit, write_audit
 from .data.pack import pack
 from .data.store import open_store
@@ -14,9 +15,11 @@ from .errors import OutputError, RunError, writing
 from .evaluate import evaluate
 from .journal import journal
 from .predict import predict
+from .slices import slices
 from .train import train
+from .twin import twin
 
-__all__ = ["demo", "shipped_config"]
+__all__ = ["demo"]
 
 _TRAIN, _VALID, _TEST = 1536, 384, 384
 
@@ -29,38 +32,37 @@ def demo(out: Path, *, lang: Literal["en", "nl"] = "en", say: Callable[[str], No
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{out} exists already", next=f"give another --out, or remove {out}")
     official, audited, store, run = (out / name for name in ("official", "audit", "store", "run"))
-    say(f"1/7 {_TRAIN + _VALID + _TEST} synthetic patches in the official files: {official}")
+    say(f"1/9 {_TRAIN + _VALID + _TEST} synthetic patches in the official files: {official}")
     synth(official, train=_TRAIN, valid=_VALID, test=_TEST)
-    say(f"2/7 audit them: {audited}")
+    say(f"2/9 audit them: {audited}")
     write_audit(audit(official), audited)
-    say(f"3/7 pack them into a store: {store}")
+    say(f"3/9 pack them into a store: {store}")
     packed = pack(official, store)
-    say(f"4/7 train a small CNN: {run}")
+    say(f"4/9 train a small CNN: {run}")
     trained = train(shipped_config("demo"), [f"data.store={store}"], out=run)
     if trained["status"] == "stopped":
         raise RunError("the demo was stopped while training", next=f"go on with `histoproof train --resume {run}`")
-    say("5/7 evaluate it on valid")
+    say(f"5/9 train it again, and compare the two bit by bit: {run}-twin")
+    compared = twin(run)
+    say("6/9 evaluate it on valid")
     scores = evaluate(run)
+    say("7/9 where does it fail? slices of valid")
+    slices(run, gallery=6)
     images = _some_images(store, out / "images")
-    say(f"6/7 predict on images: {images}")
+    say(f"8/9 predict on images: {images}")
     predictions = predict(run, [images])
-    say(f"7/7 write the journal: {out / 'journal'}")
-    written = journal([audited, run], out / "journal", lang=lang)
+    say(f"9/9 write the journal: {out / 'journal'}")
+    written = journal([audited, run, Path(compared["twin"])], out / "journal", lang=lang)
     return {
         "journal": written["journal"],
         "audit": str(audited),
         "run": str(run),
         "store": packed["store"],
         "best": trained["best"],
+        "twin": {key: compared[key] for key in ("twin", "identical")},
         "auc": scores["metrics"]["auc"],
         "predictions": predictions,
     }
-
-
-def shipped_config(name: str) -> Path:
-    """A config that comes with histoproof: from the package when installed from a wheel, else from the repository."""
-    inside = Path(__file__).parent / "configs" / f"{name}.yaml"
-    return inside if inside.is_file() else Path(__file__).parents[2] / "configs" / f"{name}.yaml"
 
 
 def _some_images(store: Path, folder: Path) -> Path:

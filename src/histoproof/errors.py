@@ -4,6 +4,7 @@ HistoproofError (exit 2)
   ConfigError    a config file or a --set that is not valid
   DataError      files that are missing, damaged, or not what they should be
   RunError       a run folder, checkpoint or model that cannot be used
+    TrainingError  a training that cannot go on by its own fault: loss not finite, too large for the memory
   OutputError    a place that cannot be written to
   SealedError    the test split was asked for without the right to open it
 """
@@ -20,6 +21,7 @@ __all__ = [
     "OutputError",
     "RunError",
     "SealedError",
+    "TrainingError",
     "writing",
 ]
 
@@ -52,6 +54,10 @@ class DataError(HistoproofError):
 
 class RunError(HistoproofError):
     """A run folder, checkpoint or model that cannot be used."""
+
+
+class TrainingError(RunError):
+    """A training that cannot go on by its own fault: its loss is not finite, or it is too large for the memory."""
 
 
 class OutputError(HistoproofError):

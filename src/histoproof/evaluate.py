@@ -1,8 +1,10 @@
 """Evaluation: predictions of a checkpoint on a split into a file, and scores with intervals from that file."""
 
+import hashlib
 import io
 import zipfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,12 +20,21 @@ from .data.batches import Pixels
 from .data.groups import group_labels_of
 from .data.partition import Part, Patches, open_part
 from .data.store import Store, open_store
-from .errors import DataError
-from .files import sha256_file, write_bytes, write_json
+from .errors import ConfigError, DataError
+from .files import read_json, write_bytes, write_json
+from .frozen import Frozen, is_champion, open_champion
 from .inference import TrainedModel, load_model, logits, predict_workers, probabilities
 from .runs import Run, locked, open_run
 
-__all__ = ["Predictions", "evaluate", "load_predictions", "predict_split", "save_evaluation", "score_predictions"]
+__all__ = [
+    "Predictions",
+    "evaluate",
+    "load_predictions",
+    "predict_part",
+    "predict_split",
+    "save_evaluation",
+    "score_predictions",
+]
 
 
 @dataclass(frozen=True)
@@ -47,11 +58,15 @@ class Predictions:
         signed = np.where(self.label == 1, -self.logit, self.logit)
         return float(np.logaddexp(0.0, signed).mean())
 
-    def save(self, path: Path) -> None:
-        """Write as NPZ (plain arrays index, logit, label, probability), whole or not at all."""
+    def as_bytes(self) -> bytes:
+        """As NPZ: plain arrays index, logit, label, probability. Equal predictions give equal bytes."""
         buffer = io.BytesIO()
         np.savez(buffer, index=self.index, logit=self.logit, label=self.label, probability=self.probability)
-        write_bytes(path, buffer.getvalue())
+        return buffer.getvalue()
+
+    def save(self, path: Path) -> None:
+        """Write `as_bytes`, whole or not at all."""
+        write_bytes(path, self.as_bytes())
 
 
 def load_predictions(path: Path) -> Predictions:
@@ -73,38 +88,109 @@ def evaluate(
     tta: bool | None = None,
     open_test: str | None = None,
 ) -> dict[str, Any]:
-    """Predict a split with a run's best checkpoint and score it; both are written into the run folder.
+    """Predict a split with a run's best checkpoint, or with a frozen champion, and score it; both are written into its folder.
 
     `store` replaces the config's (the run came from another machine); `tta` the config's evaluate.tta. The test split is
-    sealed: it needs `open_test`, a reason, which goes into the ledger. Returns {"split", "n", "threshold", "metrics",
-    "confusion", "groups", ...}. Raises SealedError, DataError, RunError.
+    sealed: a frozen champion opens it, a run needs `open_test`, a reason; either goes into the ledger before a label is read.
+    A champion's probabilities are calibrated, its threshold is the frozen one. Returns {"split", "n", "threshold",
+    "temperature", "metrics", "confusion", "groups", "champion_sha256" (None for a run), "ledger": {"path", "line", "chain"} for
+    the test split, ...}. Raises SealedError, DataError, RunError, ConfigError.
     """
-    folder = open_run(run)
-    model = load_model(run)
+    frozen = open_champion(run) if is_champion(run) else None
+    folder = open_run(run) if frozen is None else frozen.place
+    model = load_model(run) if frozen is None else frozen.model
     config = model.config
+    use_tta = config.evaluate.tta == "d4" if tta is None else tta
+    if frozen is not None and use_tta != (config.evaluate.tta == "d4"):
+        raise ConfigError(
+            f"the champion {run} was frozen with tta: {config.evaluate.tta}", next="leave out --tta and --no-tta"
+        )
     opened = open_store(store or Path(config.data.store))
     part = open_part(opened, split, config.data.partition, config.data.fold)
-    rows = part.rows(config.data.quarantine)
-    _check_store(folder, opened, part)
-    if split == "test":
-        which = {"partition": part.partition} if isinstance(part, Part) else {}
-        ledger.open_test(opened.path, open_test, run=str(run), weights_sha256=model.weights_sha256, **which)
+    if part.labels is None:
+        part.rows(config.data.quarantine)  # says what is missing, before anything is written down
+    _check_store(folder if frozen is None else frozen.run, opened, part)
+    held = locked(folder.path) if split == "test" else nullcontext()  # no look whose scores could not be kept
+    with held:
+        line = _open_test(opened, part, run, folder, model, frozen, open_test) if split == "test" else None
+        found = predict_part(model, part, tta=use_tta)
+        result = score_predictions(found, config, opened, part, model=model, tta=use_tta)
+        result["reason"] = line["reason"] if line else None
+        result["champion_sha256"] = frozen.sha256 if frozen else None
+        result["warnings"] = _warnings(folder, frozen, found, split)
+        if line is not None:
+            at = {"path": str(ledger.path_of(opened.path)), "line": line["number"], "chain": line["chain"]}
+            result |= {"ledger": at, "warnings": [*result["warnings"], *_looks_before(opened, line)]}
+        with locked(folder.path) if split == "valid" else nullcontext():
+            frozen_bytes = frozen.content["predictions_sha256"] if frozen and split == "valid" else None
+            save_evaluation(folder, found, result, only=frozen_bytes)
+    return {"run": str(run), **result}
+
+
+def predict_part(model: TrainedModel, part: Patches, *, tta: bool) -> Predictions:
+    """Predictions of a model on every patch of a split that its config lets be scored. Raises DataError if it was changed."""
+    rows = part.rows(model.config.data.quarantine)
     part.verify()
     workers = predict_workers(model)
     try:
         with deterministic(model.device, 1):
-            use_tta = config.evaluate.tta == "d4" if tta is None else tta
-            found = predict_split(model, part, rows, workers, tta=use_tta)
+            return predict_split(model, part, rows, workers, tta=tta)
     finally:
         workers.close()
-    result = score_predictions(found, config, opened, part, model=model, tta=use_tta)
-    result["reason"] = open_test
-    result["warnings"] = (
-        [] if folder.finished else ["the run is not finished: these are the scores of its best epoch so far"]
-    )
-    with locked(folder.path):
-        save_evaluation(folder, found, result)
-    return {"run": str(run), **result}
+
+
+def _open_test(
+    store: Store,
+    part: Patches,
+    path: Path,
+    folder: Run,
+    model: TrainedModel,
+    frozen: Frozen | None,
+    reason: str | None,
+) -> dict[str, Any]:
+    """Write the opening into the ledger, of which an earlier look by the same run or champion bears witness."""
+    what = {"run": str(path), "weights_sha256": model.weights_sha256}
+    if isinstance(part, Part):
+        what["partition"] = part.partition
+    if frozen is not None:
+        what["champion_sha256"] = frozen.sha256
+        reason = reason if reason and reason.strip() else "frozen champion"
+    witnesses = ledger.witnesses_in(store.path, [folder.evaluation("test")])
+    return ledger.open_test(store.path, reason, witnesses=witnesses, **what)
+
+
+def _looks_before(store: Store, line: dict[str, Any]) -> list[str]:
+    """What an opening must be told of those before it: whoever saw a score of these patches may have chosen by it."""
+    before = ledger.openings(store.path)[: line["number"] - 1]
+    others = [one for one in before if one.get("partition") == line.get("partition") and _who(one) != _who(line)]
+    if not others:
+        return []
+    last, times = others[-1], "once" if len(others) == 1 else f"{len(others)} times"
+    return [
+        f"no longer a blind look: these test patches were opened {times} before with another model, last on "
+        f"{last['opened']} by {last['by']} ({last['reason']}). If anything was chosen after that, this score flatters"
+    ]
+
+
+def _who(line: dict[str, Any]) -> tuple[Any, Any]:
+    return line.get("champion_sha256"), line.get("weights_sha256")
+
+
+def _warnings(folder: Run, frozen: Frozen | None, found: Predictions, split: str) -> list[str]:
+    """What nobody may overlook about these scores."""
+    if frozen is None:
+        return [] if folder.finished else ["the run is not finished: these are the scores of its best epoch so far"]
+    here = hashlib.sha256(found.as_bytes()).hexdigest()
+    earlier = folder.evaluation(split)
+    if split == "valid" and here != frozen.content["predictions_sha256"]:
+        return [
+            "these predictions are not, to the last bit, those that were frozen: another machine or software computed them"
+        ]
+    if split == "test" and earlier.is_file() and read_json(earlier).get("predictions_sha256") != here:
+        return [
+            "these predictions are not, to the last bit, those of this champion's earlier look: another machine or software"
+        ]
+    return []
 
 
 def _check_store(run: Run, store: Store, part: Patches) -> None:
@@ -124,11 +210,16 @@ def _check_store(run: Run, store: Store, part: Patches) -> None:
         )
 
 
-def save_evaluation(run: Run, found: Predictions, result: dict[str, Any]) -> None:
-    """Write predictions and their scores; the scores name the digest of the predictions they were made from."""
-    split = result["split"]
-    found.save(run.predictions(split))
-    write_json(run.evaluation(split), {**result, "predictions_sha256": sha256_file(run.predictions(split))})
+def save_evaluation(run: Run, found: Predictions, result: dict[str, Any], *, only: str | None = None) -> None:
+    """Write predictions and their scores; the scores name the digest of the predictions they were made from.
+
+    `only`: the digest of a champion's frozen predictions; where these are others, to the last bit, nothing is written.
+    """
+    split, content = result["split"], found.as_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    if only is None or only == digest:
+        write_bytes(run.predictions(split), content)
+        write_json(run.evaluation(split), {**result, "predictions_sha256": digest})
 
 
 def predict_split(
@@ -175,6 +266,7 @@ def score_predictions(
         "n": len(found.label),
         "positive": int(found.label.sum()),
         "threshold": threshold,
+        "temperature": model.temperature,
         "tta": "d4" if tta else "none",
         "metrics": {name: interval.as_json() for name, interval in scores.items()},
         "confusion": metrics.confusion(found.label, found.probability, threshold),

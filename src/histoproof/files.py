@@ -26,6 +26,7 @@ __all__ = [
     "read_lines",
     "readable",
     "sha256_file",
+    "sync_folder",
     "write_bytes",
     "write_json",
     "write_text",
@@ -131,6 +132,12 @@ def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes in hex, as `sha256sum` prints it."""
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def sync_folder(path: Path) -> None:
+    """Force a folder's list of names onto the disk, so that a file made in it survives a power cut."""
+    with writing(path):
+        _flush_to_disk(path)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

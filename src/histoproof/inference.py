@@ -35,6 +35,8 @@ class TrainedModel:
     config: Config
     device: torch.device
     weights_sha256: str
+    temperature: float = 1.0
+    """What logits are divided by: a frozen champion's, so that its probabilities mean what they say."""
 
     @property
     def precision(self) -> Precision:
@@ -76,8 +78,10 @@ def logits(
     tta: bool = False,
     between: Callable[[], None] = lambda: None,
 ) -> NDArray[np.float64]:
-    """(count,) logits; with `tta`, the logit of the mean probability over the 8 rotations and flips. `between` is called before
-    each chunk and may raise to end the work."""
+    """(count,) logits, divided by the model's temperature; with `tta`, of the mean probability over the 8 rotations and flips.
+
+    `between` is called before each chunk and may raise to end the work.
+    """
     size = model.config.evaluate.batch_size
     was_training = model.module.training
     model.module.eval()
@@ -94,7 +98,8 @@ def logits(
         parts = workers.share_vectors(chunk, -(-count // size))
     finally:
         model.module.train(was_training)
-    return np.asarray(torch.cat(list(parts))[:count].cpu().numpy())
+    found: NDArray[np.float64] = torch.cat(list(parts))[:count].cpu().numpy()
+    return found / model.temperature
 
 
 def probabilities(logits: NDArray[np.float64]) -> NDArray[np.float64]:

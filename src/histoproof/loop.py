@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -18,7 +18,7 @@ from . import checkpoint, models
 from .compute import Workers
 from .data.batches import Batch, Pixels, prefetched
 from .data.partition import Part
-from .errors import RunError
+from .errors import RunError, TrainingError
 from .evaluate import predict_split
 from .experiment import Setup, config_digest, data_digest, residency
 from .files import JsonLines
@@ -31,10 +31,12 @@ from .runs import Run
 from .shards import ShardedStep
 from .signals import StopRequest
 
-__all__ = ["Loop", "Position", "Progress"]
+__all__ = ["Judge", "Loop", "Position", "Progress"]
 
 Progress = Callable[[int, int, str], None]
 """Called with (steps done, steps in all, a few words)."""
+Judge = Callable[[int, dict[str, Any]], bool]
+"""Called with (epoch from 1, its valid scores) once that epoch's checkpoint is written; True: train no further."""
 
 
 @dataclass
@@ -81,8 +83,10 @@ class Loop:
         self.pixels = Pixels(setup.train, residency(config, setup.train, setup.device), setup.device)
         self.clock = _Clock()
 
-    def fit(self, stop: StopRequest, progress: Progress | None) -> bool:
-        """Train from the current position to the end; False if a signal asked to stop (then a checkpoint was written)."""
+    def fit(
+        self, stop: StopRequest, progress: Progress | None, judge: Judge | None = None
+    ) -> Literal["finished", "stopped", "pruned"]:
+        """Train from the current position to the end, or until a signal or `judge` stops it (then a checkpoint was written)."""
         config, at = self.config, self.at
         total = self.setup.sampler.steps_per_epoch * config.train.epochs
         while at.epoch < config.train.epochs:
@@ -100,17 +104,20 @@ class Loop:
                     if config.train.checkpoint_every_steps and at.step % config.train.checkpoint_every_steps == 0:
                         self.save()
             try:
-                self._end_epoch(stop)
+                valid = self._end_epoch(stop)
             except _StopAsked:  # within validation: the epoch's steps are done and kept, its validation comes again
                 return self._stopped(stop)
-        return True
+            if judge is not None and judge(at.epoch, valid) and at.epoch < config.train.epochs:
+                self.events.append({"event": "pruned", "epoch": at.epoch, "step": at.step, "time": now()})
+                return "pruned"
+        return "finished"
 
-    def _stopped(self, stop: StopRequest) -> bool:
+    def _stopped(self, stop: StopRequest) -> Literal["stopped"]:
         self.save()
         self.events.append(
             {"event": "stop", "signal": stop.name, "step": self.at.step, **self.clock.lap(), "time": now()}
         )
-        return False
+        return "stopped"
 
     def _told_to_stop(self, stop: StopRequest) -> bool:
         """Whether a signal reached any process; all of them stop after the same step."""
@@ -152,13 +159,13 @@ class Loop:
         last = at.step_in_epoch == self.setup.sampler.steps_per_epoch
         self.recorder.step(seen, self.model if due or last else None)
 
-    def _diverged(self, what: str, lr: float) -> RunError:
-        return RunError(
+    def _diverged(self, what: str, lr: float) -> TrainingError:
+        return TrainingError(
             f"training diverged: {what}",
             next=f"lower optim.lr (it was {lr:g}) or set optim.max_grad_norm; the run so far is in {self.run.path}",
         )
 
-    def _end_epoch(self, stop: StopRequest) -> None:
+    def _end_epoch(self, stop: StopRequest) -> dict[str, Any]:
         at = self.at
         valid = self._validate(stop)
         self.schedule.epoch_end(valid["loss"])
@@ -174,6 +181,7 @@ class Loop:
         self.save()
         if self.workers.world.size > 1:
             self.workers.world.agree(checkpoint.weights_sha256(self.model), "digest of the weights")
+        return valid
 
     def _validate(self, stop: StopRequest) -> dict[str, Any]:
         """The valid split's mean loss and scores, without intervals. Raises _StopAsked if a signal comes meanwhile."""

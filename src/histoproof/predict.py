@@ -14,10 +14,11 @@ from PIL import Image, UnidentifiedImageError
 from .compute import deterministic
 from .data.pcam import PATCH_SHAPE
 from .data.pixels import as_uint8, looks_scaled
-from .errors import DataError
-from .inference import TrainedModel, load_model, logits, predict_workers, probabilities
+from .errors import ConfigError, DataError
+from .frozen import is_champion, open_model
+from .inference import TrainedModel, logits, predict_workers, probabilities
 
-__all__ = ["predict"]
+__all__ = ["predict", "read_patches"]
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
 _HDF5 = (".h5", ".hdf5")
@@ -37,7 +38,8 @@ def predict(
     model: Path, paths: Sequence[Path], *, tta: bool | None = None, threshold: float | None = None
 ) -> list[dict[str, Any]]:
     """The probability of tumour for every patch in `paths`, in order: PNG, JPEG, TIFF or WebP files of 96x96 px, folders of
-    them, and HDF5 files with `x` (N, 96, 96, 3). `tta` and `threshold` replace the config's.
+    them, and HDF5 files with `x` (N, 96, 96, 3). `model` is a run or a frozen champion, whose probabilities are calibrated and
+    whose threshold is the frozen one. `tta` and `threshold` replace the config's; a champion's `tta` cannot be replaced.
 
     Returns [{"path", "index", "tumor_probability", "label"}...]; `index` is the row in an HDF5 file, None for an image.
     Raises DataError for a file that is missing, unreadable, or of another size, before anything is predicted on images.
@@ -48,7 +50,10 @@ def predict(
     for file in files:
         if file.suffix.lower() in _IMAGES:
             _check_image(file)
-    trained = load_model(model)
+    trained = open_model(model)
+    if is_champion(model) and tta is not None and tta != (trained.config.evaluate.tta == "d4"):
+        frozen = "--tta" if not tta else "--no-tta"
+        raise ConfigError(f"the champion {model} was frozen with {frozen}: its temperature and threshold are for that")
     use_tta = trained.config.evaluate.tta == "d4" if tta is None else tta
     least = trained.config.evaluate.threshold if threshold is None else threshold
     rows: list[dict[str, Any]] = []
@@ -64,6 +69,17 @@ def predict(
     finally:
         workers.close()
     return rows
+
+
+def read_patches(paths: Sequence[Path]) -> Iterator[tuple[NDArray[np.uint8], list[tuple[str, int | None]]]]:
+    """The patches of `paths`, as `predict` takes them, block by block: (n, 96, 96, 3) uint8, and path and row of each. Images are
+    checked by their headers before the first block. Raises DataError."""
+    files = [file for path in paths for file in _expand(path)]
+    for file in files:
+        if file.suffix.lower() in _IMAGES:
+            _check_image(file)
+    for block in _blocks(files):
+        yield block.pixels, block.origins
 
 
 def _taker(block: _Block, trained: TrainedModel) -> Any:

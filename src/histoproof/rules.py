@@ -7,6 +7,7 @@ ExpectedCost     the least cost_fn x missed tumour patches + cost_fp x false ala
 """
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +16,7 @@ import numpy as np
 from .bootstrap import Floats
 from .errors import ConfigError
 
-__all__ = ["ExpectedCost", "FBeta", "RecallAtLeast", "Rule", "check", "cost", "worth"]
+__all__ = ["ExpectedCost", "FBeta", "RecallAtLeast", "Rule", "check", "cost", "parse_rule", "worth"]
 
 _TIE = 1e-12
 
@@ -56,6 +57,30 @@ class ExpectedCost:
 
 Rule = FBeta | RecallAtLeast | ExpectedCost
 """`str` of a rule says it in words."""
+
+
+_VALID = "f2 (or f1, f0.5, ...), recall>=0.95 (or recall>=0.95,precision), cost=5:1 (or cost=5:1@0.1, at a prevalence of 0.1)"
+
+
+def parse_rule(text: str) -> Rule:
+    """A rule from the command line's short form. Raises ConfigError.
+
+    fB: the highest F-beta. recall>=R[,specificity|,precision]: recall at least R, then the highest of the other.
+    cost=FN:FP[@PREVALENCE]: the least cost, FN for a missed tumour patch, FP for a false alarm.
+    """
+    number = r"([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)"
+    plain = text.replace(" ", "").lower()
+    rule: Rule | None = None
+    if found := re.fullmatch(rf"f{number}", plain):
+        rule = FBeta(float(found[1]))
+    elif found := re.fullmatch(rf"recall>=?{number}(?:,(specificity|precision))?", plain):
+        rule = RecallAtLeast(float(found[1]), "precision" if found[2] == "precision" else "specificity")
+    elif found := re.fullmatch(rf"cost={number}:{number}(?:@{number})?", plain):
+        rule = ExpectedCost(float(found[1]), float(found[2]), None if found[3] is None else float(found[3]))
+    if rule is None:
+        raise ConfigError(f"{text!r} is no rule for a threshold", valid=_VALID)
+    check(rule)
+    return rule
 
 
 def check(rule: Rule) -> None:

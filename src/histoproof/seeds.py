@@ -21,12 +21,13 @@ def train_seeds(
     overrides: Sequence[str] = (),
     *,
     out: Path | None = None,
+    within: Path | None = None,
     progress: Callable[..., None] | None = None,
     watch: Callable[[Path], AbstractContextManager[None]] | None = None,
 ) -> dict[str, Any]:
-    """Train `config` once for each seed, into OUT-seedN (runs/NAME-seedN-001, ... without `out`).
+    """Train `config` once for each seed, into OUT-seedN (WITHIN/seedN with `within`; runs/NAME-seedN-001, ... without either).
 
-    Given again with the same `out`, a finished seed is skipped and an unfinished one goes on. Returns {"status", "runs": [what
+    Given again with the same place, a finished seed is skipped and an unfinished one goes on. Returns {"status", "runs": [what
     `train` returns, with "seed" and "was": "trained|resumed|skipped"...], "seeds", "primary", "scores": {"auc": see
     `runs.seeds.spread`, PRIMARY: the same}}. When a signal asked to stop, "status" is "stopped", with "signal", "run", "epochs"
     and "steps", and the scores are over the seeds that are finished. Raises what `train` raises, ConfigError for a seed given
@@ -35,7 +36,7 @@ def train_seeds(
     if len(set(seeds)) != len(seeds) or not seeds:
         raise ConfigError(f"seeds {','.join(map(str, seeds))}", valid="whole numbers >= 0, each once, e.g. 42,43,44")
     resolved = {seed: load(config, [*overrides, f"seed={seed}"]) for seed in seeds}
-    places = {seed: None if out is None else out.with_name(f"{out.name}-seed{seed}") for seed in seeds}
+    places = {seed: _place(seed, out, within) for seed in seeds}
     there = {seed: _was_begun(place, resolved[seed]) for seed, place in places.items()}
     done: list[dict[str, Any]] = []
     for seed in seeds:
@@ -60,6 +61,12 @@ def train_seeds(
         "primary": primary,
         "scores": scores_of([row["best"]["valid"] for row in finished], primary),
     }
+
+
+def _place(seed: int, out: Path | None, within: Path | None) -> Path | None:
+    if within is not None:
+        return within / f"seed{seed}"
+    return None if out is None else out.with_name(f"{out.name}-seed{seed}")
 
 
 def _was_begun(place: Path | None, config: Config) -> bool:

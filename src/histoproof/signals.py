@@ -36,6 +36,9 @@ class StopRequest:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+            around = getattr(handler, "__self__", None)
+            if self.name == number.name and isinstance(around, StopRequest):
+                around.name = self.name  # what was asked of the part is asked of the whole
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.requested and number == signal.SIGINT:

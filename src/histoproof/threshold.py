@@ -58,7 +58,8 @@ class Choice:
     half: dict[str, Interval]
     """The same at 0.5."""
     corrected: dict[str, float | None]
-    """What to expect on new patches of recall, specificity, precision, accuracy, F-beta, and cost where it is the rule."""
+    """What to expect on new patches of recall, specificity, precision, accuracy, F1, F2, the rule's F-beta, and cost where
+    that is the rule."""
     optimism: dict[str, float | None]
     """What was seen on the patches that the threshold was chosen on, minus `corrected`."""
 
@@ -196,15 +197,14 @@ def _scores(rule: Rule, tp: Floats, fp: Floats, steps: Ints) -> dict[str, Floats
     """Scores (R,), NaN where undefined, of thresholds that call `steps` (R,) values, from counts (R, K + 1)."""
     rows = np.arange(len(steps))
     p, n, t, f = tp[:, -1], fp[:, -1], tp[rows, steps], fp[rows, steps]
-    beta = rule.beta if isinstance(rule, FBeta) else 2.0
-    b = beta**2
+    betas = dict.fromkeys((1.0, 2.0, rule.beta if isinstance(rule, FBeta) else 2.0))
     with np.errstate(invalid="ignore", divide="ignore"):
         found = {
             "recall": t / p,
             "specificity": 1 - f / n,
             "precision": t / (t + f),
             "accuracy": (t + n - f) / (p + n),
-            f"f{beta:g}": (1 + b) * t / (b * p + t + f),
+            **{f"f{b:g}": (1 + b**2) * t / (b**2 * p + t + f) for b in betas},
         }
         if isinstance(rule, ExpectedCost):
             found["cost"] = cost(rule, t, f, p, n)

@@ -10,12 +10,12 @@ import torch
 from . import checkpoint, models
 from .compute import Workers, deterministic
 from .config import Config, load
-from .errors import RunError
+from .errors import TrainingError
 from .evaluate import predict_split, save_evaluation, score_predictions
 from .experiment import Setup, prepare, threads
 from .files import write_json, write_text
 from .inference import from_checkpoint
-from .loop import Loop, Progress
+from .loop import Judge, Loop, Progress
 from .provenance import as_text, environment, now, same_environment
 from .runs import Run, create, free_name, locked, open_run
 from .signals import StopRequest
@@ -33,20 +33,24 @@ def train(
     out: Path | None = None,
     progress: Progress | None = None,
     watch: Watch | None = None,
+    judge: Judge | None = None,
 ) -> dict[str, Any]:
     """Train what `config` says into a new run folder (runs/NAME-001, ... unless `out` is given).
 
     `watch` is entered with the run folder before the first step and left after the last file is written, however training ends.
 
-    Returns the run's summary, or {"run", "status": "stopped", "epochs", "steps"} when a signal asked it to stop. Raises
-    ConfigError, DataError, OutputError, and RunError when the loss is no longer finite.
+    `judge` is asked at each epoch's end, after its checkpoint, and may end the training there; it takes one process.
+
+    Returns the run's summary, or {"run", "status": "stopped", "signal", "epochs", "steps"} when a signal asked it to stop, or
+    {"run", "status": "pruned", "epochs", "steps"} when `judge` did: both can be gone on with by `resume`. Raises ConfigError,
+    DataError, OutputError, and TrainingError when the loss is no longer finite or the GPU's memory too small.
     """
     resolved = load(config, overrides)
     resolved = _with_absolute_paths(resolved)
     setup = prepare(resolved)
     with join(setup.device) as world:
         run = Run(Path(world.first(lambda: str(_new_run(setup, world, out, config.stem)))))
-        return _run(setup, run, world, progress, watch)
+        return _run(setup, run, world, progress, watch, judge)
 
 
 def _with_absolute_paths(config: Config) -> Config:
@@ -59,7 +63,9 @@ def _with_absolute_paths(config: Config) -> Config:
     return config.model_copy(update={"data": data, "evaluate": scored})
 
 
-def resume(path: Path, *, progress: Progress | None = None, watch: Watch | None = None) -> dict[str, Any]:
+def resume(
+    path: Path, *, progress: Progress | None = None, watch: Watch | None = None, judge: Judge | None = None
+) -> dict[str, Any]:
     """Go on with a run at the exact step of its last whole checkpoint; it ends in the bits it would have had.
 
     Returns what `train` returns; for a finished run its summary, unchanged.
@@ -69,7 +75,7 @@ def resume(path: Path, *, progress: Progress | None = None, watch: Watch | None 
         return run.load_summary()
     setup = prepare(run.load_config())
     with join(setup.device) as world:
-        return _run(setup, run, world, progress, watch, here=_described(setup, world))
+        return _run(setup, run, world, progress, watch, judge, here=_described(setup, world))
 
 
 def _described(setup: Setup, world: World) -> dict[str, Any]:
@@ -95,6 +101,7 @@ def _run(
     world: World,
     progress: Progress | None,
     watch: Watch | None,
+    judge: Judge | None,
     *,
     here: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -113,13 +120,15 @@ def _run(
                 {"event": "environment", "time": now(), "step": loop.reached()["steps"], "environment": here}
             )
         try:
-            finished = loop.fit(stop, progress)
+            outcome = loop.fit(stop, progress, judge)
         except torch.OutOfMemoryError as e:
-            raise RunError(
+            raise TrainingError(
                 f"the GPU's memory is too small: {str(e).splitlines()[0]}",
                 next="a smaller train.batch_size, more train.shards, or data.residency: disk",
             ) from None
-        if not finished:
+        if outcome == "pruned":
+            return {"run": str(run.path), "status": "pruned", **loop.reached()}
+        if outcome == "stopped":
             return {"run": str(run.path), "status": "stopped", "signal": stop.name, **loop.reached()}
         return _finish(setup, run, loop, workers)
 

@@ -192,7 +192,8 @@ def _open_split(folder: Path, name: SplitName, digests: dict[str, Any], quaranti
         raise ValueError(f"{folder / 'images.npy'} has shape {images.shape} and dtype {images.dtype}")
     labels = None
     if digests["labels"] is not None:
-        labels = np.load(folder / "labels.npy", allow_pickle=False)
+        # mapped too: opening a store reads no label, those of the sealed test split least of all
+        labels = np.load(folder / "labels.npy", mmap_mode="c", allow_pickle=False)
         if labels.dtype != np.uint8 or labels.shape != (digests["n"],):
             raise ValueError(f"{folder / 'labels.npy'} has shape {labels.shape} and dtype {labels.dtype}")
     blocks = digests["images"]["blocks"]

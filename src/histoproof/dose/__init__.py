@@ -91,7 +91,7 @@ def _sources(data: Path) -> dict[str, Any]:
 
 def _check_place(out: Path, facts: dict[str, Any]) -> None:
     if (out / "study.json").is_file():
-        if read_json(out / "study.json")["data"]["files"] != facts["files"]:
+        if read_json(out / "study.json").get("data", {}).get("files") != facts["files"]:
             raise OutputError(f"{out} holds a study of other data", next="give another --out")
     elif any(path.name != ".lock" for path in out.iterdir()):
         raise OutputError(f"{out} holds other files", next="give a new folder with --out")

@@ -12,7 +12,7 @@ from ..config import identity, load
 from ..data.pack import pack
 from ..data.poison import poison
 from ..data.poison.spec import PoisonSpec
-from ..errors import RunError
+from ..errors import TrainingError
 from ..files import canonical, read_json, write_json
 from ..runs import Run
 from ..train import resume, train
@@ -120,8 +120,8 @@ def train_cell(
             shutil.rmtree(run.path, ignore_errors=True)
             sets = [*arm.set, f"seed={cell.dataset.seed}", f"data.quarantine={cell.quarantine}", f"data.store={store}"]
             summary = train(Path(arm.config), sets, out=run.path, progress=progress)
-    except RunError as e:
-        if "finite" not in e.problem:
+    except TrainingError as e:
+        if "diverged" not in e.problem:
             raise
         summary, why = {"status": "failed"}, e.problem
     if summary["status"] == "stopped":

@@ -1,54 +1,27 @@
 """The journal's figures. Each takes evidence and words, and returns a matplotlib Figure; equal evidence gives equal bytes."""
 
-import io
-import re
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter
 from numpy.typing import NDArray
 
 from .. import metrics
 from ..data.partition import PooledImages
+from ..drawing import BLUE as _BLUE
+from ..drawing import GREY as _GREY
+from ..drawing import ORANGE as _ORANGE
+from ..drawing import RED as _RED
 from ..evaluate import Predictions
-from .evidence import RunEvidence
+from .evidence.runs import RunEvidence
 
-__all__ = ["confusion", "curves", "gallery", "gradients", "ranking", "render"]
+__all__ = ["confusion", "curves", "gallery", "gradients", "ranking"]
 
 Words = dict[str, Any]
-_BLUE, _ORANGE, _GREY, _RED = "#1f5fa8", "#d9730d", "#8a8f98", "#b3261e"
-_STYLE = {
-    "figure.dpi": 100,
-    "font.size": 9.5,
-    "font.family": "DejaVu Sans",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#5c6370",
-    "axes.grid": True,
-    "grid.color": "#e4e7ec",
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "histoproof",
-}
 _MOST_POINTS = 1500
 _ROWS, _COLUMNS = 3, 12
-
-
-def render(draw: Callable[[], Figure], name: str) -> tuple[str, bytes]:
-    """(SVG text, PNG bytes) of a figure, without clock times or random ids. `name` goes before every id inside the SVG, since
-    several figures share a page."""
-    with rc_context(_STYLE):  # type: ignore[arg-type]
-        figure = draw()
-        svg, png = io.StringIO(), io.BytesIO()
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-        figure.savefig(png, format="png", dpi=144, metadata={"Software": None})
-    text = svg.getvalue()
-    return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text[text.index("<svg") :]), png.getvalue()
 
 
 def curves(run: RunEvidence, words: Words) -> Figure:
@@ -103,10 +76,13 @@ def gradients(run: RunEvidence, words: Words) -> Figure:
         )
     if np.nanmin(norm, initial=np.inf) > 0:
         left.set_yscale("log")
+        few = np.nanmax(norm) / np.nanmin(norm) < 100  # less than two decades: the ticks between need labels too
+        left.yaxis.set_major_formatter(FuncFormatter(_plain_number))
+        left.yaxis.set_minor_formatter(FuncFormatter(_between) if few else NullFormatter())
     _label(left, words["gradient_title"], words["step"], words["gradient_axis"])
     right.plot(x, _thin(run.steps["lr"])[0], color=_BLUE, lw=1.2)
     right.set_ylim(bottom=0)
-    right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    right.yaxis.set_major_formatter(FuncFormatter(_plain_number))
     _label(right, words["lr_title"], words["step"], words["lr_axis"])
     return figure
 
@@ -218,6 +194,15 @@ def _thin(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.
         np.array([np.nanmin(part) for part in parts]),
         np.array([np.nanmax(part) for part in parts]),
     )
+
+
+def _plain_number(value: float, _: object) -> str:
+    return f"{value:g}"
+
+
+def _between(value: float, _: object) -> str:
+    """The label of a tick between powers of ten: of 2 and 5 only, so that labels stay apart."""
+    return f"{value:g}" if f"{value:e}"[0] in "25" else ""
 
 
 def _range(interval: dict[str, Any]) -> str:

@@ -197,6 +197,8 @@ def open_run(path: Path) -> Run:
             f"no such run: {path}",
             next="list yours with `histoproof runs`, or train one with `histoproof train CONFIG`",
         )
+    if (path / "study.json").is_file():  # it has a config.yaml of its own
+        raise RunError(f"{path} is a study, not a run", next=f"give one of its runs, e.g. {path / 'trials' / '0000'}")
     if not (path / "config.yaml").is_file():
         raise RunError(f"{path} is no run: it has no config.yaml", valid="a folder made by `histoproof train`")
     return Run(path)

@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from ..data.findings import Finding, quarantine_reasons
-from ..data.pixels import as_uint8
-from ..data.sources import DAMAGE, Source, open_sources
-from ..data.stream import restored
-from ..errors import HistoproofError
-from ..files import read_lines
+from ...data.findings import Finding, quarantine_reasons
+from ...data.pixels import as_uint8
+from ...data.sources import DAMAGE, Source, open_sources
+from ...data.stream import restored
+from ...errors import HistoproofError
+from ...files import read_lines
 from .audited import Audited, Found, read_audited
 
 __all__ = ["AuditEvidence", "Group", "audit_gallery", "audit_patches", "is_audit", "read_audit"]
@@ -46,10 +46,15 @@ class Group:
         return {split: (found[:_SHOWN], max(len(found) - _SHOWN, 0)) for split, found in rows.items()}
 
     @property
-    def example(self) -> str:
-        """The first finding: its place and its words."""
+    def place(self) -> str:
+        """Where the first finding is: its split, and its row there."""
         first = self.findings[0]
-        return f"{first.split}{'' if first.index is None else f' {first.index}'}: {first.detail}"
+        return first.split if first.index is None else f"{first.split} {first.index}"
+
+    @property
+    def detail(self) -> str:
+        """The first finding in words."""
+        return self.findings[0].detail
 
     @property
     def whole(self) -> bool:

@@ -1,29 +1,33 @@
 """What a run left on disk, read once for the journal. Absent evidence is None: the page then says "not measured"."""
 
+import math
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import ledger
-from ..errors import DataError, HistoproofError, RunError
-from ..evaluate import Predictions, load_predictions
-from ..experiment import config_digest
-from ..files import read_json, read_lines, sha256_file
-from ..metrics import score
-from ..runs import Run, open_run, trail_end
-from ..spikes import spikes
+from ...errors import DataError, HistoproofError, RunError
+from ...evaluate import Predictions, load_predictions
+from ...experiment import config_digest
+from ...files import read_json, read_lines, sha256_file
+from ...metrics import score
+from ...runs import Run, open_run, trail_end
+from ...spikes import spikes
 
-__all__ = ["RunEvidence", "read_evidence"]
+__all__ = ["RunEvidence", "read_run"]
 
 
 @dataclass(frozen=True)
 class RunEvidence:
     """One run as its folder tells it."""
 
+    id: str
+    """r1, r2, ...: names its parts on the page."""
+    name: str
+    """The run folder's name; with its parent's where another run of the page is called so."""
     path: Path
     config: dict[str, Any]
     config_text: str
@@ -44,19 +48,13 @@ class RunEvidence:
     """Where the evidence contradicts itself: then its numbers prove nothing."""
     manifest: dict[str, Any] | None
     """The store's manifest; None where the store is not on this machine."""
-    openings: list[dict[str, Any]] | None
-    """The ledger's lines; None where the store is not on this machine."""
-    ledger_problem: str | None
+    speeds: list[float]
+    """Patches a second of each epoch, with validation and checkpoints in it."""
     spikes: dict[str, Any] | None
     """What `spikes` finds; None where it cannot be had, and then `spikes_problem` says why."""
     spikes_problem: str | None
     files: tuple[Path, ...]
     """Every file that was read."""
-
-    @property
-    def name(self) -> str:
-        """The run folder's name."""
-        return self.path.name
 
     @property
     def store(self) -> Path:
@@ -79,17 +77,12 @@ class RunEvidence:
         """The command that finds the spikes."""
         return shlex.join(["histoproof", "spikes", str(self.path)])
 
-    @property
-    def ledger_path(self) -> Path:
-        """Where the openings of the test split are written."""
-        return ledger.path_of(self.store)
 
-
-def read_evidence(path: Path) -> RunEvidence:
+def read_run(path: Path, id_: str, name: str) -> RunEvidence:
     """Read a run folder. Raises RunError if it is none, DataError if one of its files is damaged."""
     run = open_run(path)
     try:
-        return _read(run, path)
+        return replace(_read(run, path), id=id_, name=name)
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as e:
         raise DataError(
             f"{path} holds damaged evidence: {type(e).__name__} {e}", next="train or evaluate it again"
@@ -102,13 +95,15 @@ def _read(run: Run, path: Path) -> RunEvidence:
         split for split in ("valid", "test") if run.evaluation(split).is_file() and run.predictions(split).is_file()
     ]
     config = run.load_config().as_dict()
-    times = [event["seconds"] for event in read_lines(run.events) if "seconds" in event]
+    events = read_lines(run.events)
+    times = [event["seconds"] for event in events if "seconds" in event]
     summary = run.load_summary() if run.finished else None
     store = Path(config["data"]["store"])
     has_store = (store / "manifest.json").is_file()
-    openings, problem = _ledger(store) if has_store else (None, None)
     found, spikes_problem = _spikes(path)
     return RunEvidence(
+        id="",
+        name=path.name,
         path=path,
         config=config,
         config_text=run.config.read_text(encoding="utf-8").rstrip(),
@@ -122,8 +117,7 @@ def _read(run: Run, path: Path) -> RunEvidence:
         warnings=summary["warnings"] if summary else [],
         problems=_contradictions(run, summary, lines, splits),
         manifest=read_json(store / "manifest.json") if has_store else None,
-        openings=openings,
-        ledger_problem=problem,
+        speeds=[e["patches"] / e["seconds"] for e in events if e["event"] == "epoch" and e["seconds"] > 0],
         spikes=found,
         spikes_problem=spikes_problem,
         files=_files(run, splits, store),
@@ -145,11 +139,23 @@ def _contradictions(
     if trail and trail[0].get("config") != config_digest(run.load_config()):
         problems.append(f"{run.config} is not the config the run began with")
     steps = [line for line in lines if line["kind"] == "step"]
-    facts = [(line["step"], line["loss"], line["lr"]) for line in steps]
-    sworn = [(line["step"], float.fromhex(line["loss"]), float.fromhex(line["lr"])) for line in trail[1:]]
-    if (facts if summary else facts[: len(sworn)]) != (sworn if summary else sworn[: len(facts)]):
-        problems.append(f"{run.metrics} is not what {run.trail.name} vouches for")
+    problems += _unsworn(run, steps, trail[1:], whole=summary is not None)
     return problems + [problem for split in splits for problem in _wrong_scores(run, split, summary)]
+
+
+def _unsworn(run: Run, steps: list[dict[str, Any]], trail: list[dict[str, Any]], *, whole: bool) -> list[str]:
+    """The first step whose loss or learning rate is not what the trail vouches for."""
+    if whole and len(steps) != len(trail):
+        return [f"{run.metrics} has {len(steps)} steps, {run.trail.name} vouches for {len(trail)}"]
+    for line, sworn in zip(steps, trail, strict=False):
+        for name in ("step", "loss", "lr"):
+            vouched = sworn[name] if name == "step" else float.fromhex(sworn[name])
+            told = math.nan if line[name] is None else line[name]
+            if told != vouched and not (math.isnan(told) and math.isnan(vouched)):
+                return [
+                    f"{run.metrics}: at step {sworn['step']}, {name} is {line[name]}; {run.trail.name} vouches for {vouched}"
+                ]
+    return []
 
 
 def _wrong_scores(run: Run, split: str, summary: dict[str, Any] | None) -> list[str]:
@@ -159,8 +165,8 @@ def _wrong_scores(run: Run, split: str, summary: dict[str, Any] | None) -> list[
         return [f"{run.predictions(split)} is not what {path} was scored from"]
     predictions = load_predictions(run.predictions(split))
     again = score(predictions.label, predictions.probability, threshold=found["threshold"])
-    wrong = [name for name, value in again.items() if value != found["metrics"][name]["value"]]
-    problems = [f"{path}: {', '.join(wrong)} is not what the predictions give"] if wrong else []
+    wrong = [(name, found["metrics"][name]["value"], value) for name, value in again.items()]
+    problems = [f"{path}: {n} is {told}, the predictions give {value}" for n, told, value in wrong if told != value]
     if summary and found["weights_sha256"] != summary["best_weights_sha256"]:
         problems.append(f"{path} was scored with other weights than the run ended with")
     return problems
@@ -170,13 +176,6 @@ def _columns(lines: list[dict[str, Any]]) -> dict[str, NDArray[np.float64]]:
     names = ("step", "epoch", "loss", "grad_norm", "lr")
     # null in JSON (a norm that was not finite) becomes NaN, which plots leave out
     return {n: np.array([np.nan if line[n] is None else line[n] for line in lines], dtype=np.float64) for n in names}
-
-
-def _ledger(store: Path) -> tuple[list[dict[str, Any]], str | None]:
-    try:
-        return ledger.openings(store), None
-    except HistoproofError as e:
-        return [], e.problem
 
 
 def _spikes(path: Path) -> tuple[dict[str, Any] | None, str | None]:
@@ -192,5 +191,4 @@ def _files(run: Run, splits: list[str], store: Path) -> tuple[Path, ...]:
     name = run.load_config().data.partition
     if name is not None:
         paths.append(store / "partitions" / f"{name}.npy")
-    paths += [store / "manifest.json", store / "findings.jsonl", ledger.path_of(store)]
     return tuple(path for path in paths if path.is_file())

@@ -8,8 +8,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from ..errors import DataError
-from ..files import read_json
+from ...errors import DataError
+from ...files import read_json
 
 __all__ = ["DoseEvidence", "dose_figure", "is_dose", "read_dose"]
 
@@ -50,7 +50,8 @@ class DoseEvidence:
 
 def is_dose(path: Path) -> bool:
     """Whether a folder holds a dose-response study."""
-    return (path / "study.json").is_file() or (path / "dose.json").is_file()
+    begun = (path / "study.json").is_file() and not (path / "journal.log").is_file()  # a search has a study.json, too
+    return begun or (path / "dose.json").is_file()
 
 
 def read_dose(path: Path) -> DoseEvidence:

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from ..data.findings import Kind, Severity
-from ..errors import DataError
-from ..files import read_json
+from ...data.findings import Kind, Severity
+from ...errors import DataError
+from ...files import read_json
 
 __all__ = ["Audited", "Check", "Found", "Place", "read_audited"]
 
