@@ -278,8 +278,7 @@ def test_a_folder_that_cannot_be_gone_on_with_is_set_aside_and_the_trial_begun_a
     (study / "journal.log").write_bytes(b"".join(lines[:2]))  # as if killed right after asking
     run = Run(study / "trials" / "0000")
     run.summary.unlink()
-    for path in run.checkpoints.glob("*.safetensors"):
-        path.write_bytes(b"no checkpoint")
+    (run.checkpoints / "last.safetensors").write_bytes(b"no checkpoint")
     result = made(tmp_path, little, 1)
     assert [row["state"] for row in result["trials"]] == ["retried", "complete"]
     assert sorted(path.name for path in (study / "trials").iterdir()) == [".0001.unusable-1", "0001"]

@@ -20,6 +20,7 @@ from histoproof.data.store import open_store
 from histoproof.errors import ConfigError, DataError, OutputError, RunError, SealedError
 from histoproof.evaluate import Predictions, evaluate, load_predictions
 from histoproof.inference import load_model
+from histoproof.journal import journal
 from histoproof.slices import slices
 from histoproof.slices.cut import Column, Slice, column_of, cut
 from histoproof.slices.family import TESTED, judge
@@ -452,9 +453,9 @@ def test_the_command_writes_what_it_says_and_again_the_same(run: Path, store: Pa
     assert (run / "factors" / "valid.csv").is_file()
     pictures = {p.name: p.read_bytes() for p in (run / "slices" / "figures").glob("*.png")}
     text = (run / "slices" / "slices.json").read_bytes()
-    again = histoproof("slices", run, "--saliency", "--gallery", 1)
+    again = histoproof("slices", run, "--saliency", "--gallery", 1, "--json")
     assert again.returncode == 0
-    assert "slices looked at" in again.stdout
+    assert "slices looked at" in as_json(again)["words"][2]
     assert (run / "slices" / "slices.json").read_bytes() == text
     assert {p.name: p.read_bytes() for p in (run / "slices" / "figures").glob("*.png")} == pictures
 
@@ -508,7 +509,12 @@ def test_the_test_split_stays_sealed(run: Path, store: Path, tmp_path: Path) -> 
     assert not (run / "slices").exists()
     result = slices(run, split="test", store=tmp_path / "store", open_test="error analysis", gallery=0)
     assert result["split"] == "test"
-    assert [line["reason"] for line in ledger.openings(tmp_path / "store")] == ["final", "error analysis"]
+    first, second = ledger.openings(tmp_path / "store")
+    assert [first["reason"], second["reason"]] == ["final", "error analysis"]
+    assert second["weights_sha256"] == first["weights_sha256"]
+    again = evaluate(run, split="test", store=tmp_path / "store", open_test="again")
+    assert not any("blind" in warning for warning in again["warnings"])  # the same model looked
+    journal([run, tmp_path / "store"], tmp_path / "journal")
 
 
 def test_a_folder_with_other_files_is_not_written_into(run: Path, tmp_path: Path) -> None:

@@ -11,11 +11,12 @@ fold of patches, or groups, in turn and scores the fold with it: `cross_fitted`.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from . import metrics, rng
 from .bootstrap import Floats, Interval, Ints, logit_interval, number_units, resample, t_quantile
@@ -148,7 +149,7 @@ def reliability(
     y, p = np.asarray(labels).astype(np.uint8), np.asarray(probabilities, dtype=np.float64)
     units = number_units(groups, len(y))
     place = np.searchsorted(np.array([point.high for point in found[:-1]]), p)
-    weights = [] if groups is None else list(resample(units, replicates, seed))
+    rates = None if groups is None else _binned_rates(place, len(found), y, resample(units, replicates, seed))
     points = []
     for index, point in enumerate(found):
         inside, rate = place == index, point.observed_rate
@@ -159,8 +160,8 @@ def reliability(
         elif len(here := np.unique(units[inside])) < 2:
             interval = Interval(rate, None, None, "one group only: an interval needs two or more")
         else:
-            drawn = np.concatenate([_rates(part[:, inside], y[inside]) for part in weights])
-            interval = logit_interval(rate, drawn, units=len(here), level=level)
+            assert rates is not None
+            interval = logit_interval(rate, rates[:, index], units=len(here), level=level)
         points.append(ReliabilityPoint(point.low, point.high, point.count, point.mean_probability, interval))
     return points
 
@@ -215,10 +216,13 @@ def _cross_fitted(y: Floats, z: Floats, units: Ints, seed: int) -> dict[str, flo
     return {name: found[name] for name in ("ece", "nll", "brier")}
 
 
-def _rates(weights: Floats, labels: ArrayLike) -> Floats:
-    total, tumour = weights.sum(axis=1), weights @ np.asarray(labels, dtype=np.float64)
-    out: Floats = np.divide(tumour, total, out=np.full(len(total), np.nan), where=total > 0)
-    return out
+def _binned_rates(place: Ints, bins: int, labels: NDArray[np.uint8], weights: Iterable[Floats]) -> Floats:
+    """(R, bins) rate of tumour in each bin under weights (some replicates, N); NaN in an empty one. `place` (N,): the bins."""
+    inside = (place[:, None] == np.arange(bins)).astype(np.float64)
+    tumour = inside * labels[:, None]
+    parts = [(w @ tumour, w @ inside) for w in weights]
+    hits, total = (np.concatenate([part[k] for part in parts]) for k in (0, 1))
+    return np.asarray(np.divide(hits, total, out=np.full(hits.shape, np.nan), where=total > 0))
 
 
 def _sigmoid(x: Floats) -> Floats:

@@ -30,6 +30,7 @@ __all__ = [
     "Predictions",
     "evaluate",
     "load_predictions",
+    "look_at_test",
     "predict_part",
     "predict_split",
     "save_evaluation",
@@ -112,7 +113,13 @@ def evaluate(
     _check_store(folder if frozen is None else frozen.run, opened, part)
     held = locked(folder.path) if split == "test" else nullcontext()  # no look whose scores could not be kept
     with held:
-        line = _open_test(opened, part, run, folder, model, frozen, open_test) if split == "test" else None
+        line = None
+        if split == "test":
+            champion = frozen.sha256 if frozen else None
+            weights = model.weights_sha256
+            line = look_at_test(
+                opened, part, folder, open_test, path=run, weights_sha256=weights, champion_sha256=champion
+            )
         found = predict_part(model, part, tta=use_tta)
         result = score_predictions(found, config, opened, part, model=model, tta=use_tta)
         result["reason"] = line["reason"] if line else None
@@ -139,21 +146,26 @@ def predict_part(model: TrainedModel, part: Patches, *, tta: bool) -> Prediction
         workers.close()
 
 
-def _open_test(
+def look_at_test(
     store: Store,
     part: Patches,
-    path: Path,
     folder: Run,
-    model: TrainedModel,
-    frozen: Frozen | None,
     reason: str | None,
+    *,
+    path: Path,
+    weights_sha256: str,
+    champion_sha256: str | None = None,
+    **more: str,
 ) -> dict[str, Any]:
-    """Write the opening into the ledger, of which an earlier look by the same run or champion bears witness."""
-    what = {"run": str(path), "weights_sha256": model.weights_sha256}
+    """Write into the ledger that a run or a champion looks at a test part, of which its earlier look bears witness; the line.
+
+    `path`: as it was named; `more`: what else the line is to say. Raises what `ledger.open_test` raises.
+    """
+    what = {"run": str(path), "weights_sha256": weights_sha256, **more}
     if isinstance(part, Part):
         what["partition"] = part.partition
-    if frozen is not None:
-        what["champion_sha256"] = frozen.sha256
+    if champion_sha256 is not None:
+        what["champion_sha256"] = champion_sha256
         reason = reason if reason and reason.strip() else "frozen champion"
     witnesses = ledger.witnesses_in(store.path, [folder.evaluation("test")])
     return ledger.open_test(store.path, reason, witnesses=witnesses, **what)

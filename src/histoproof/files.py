@@ -21,6 +21,7 @@ __all__ = [
     "canonical",
     "check_new",
     "check_space",
+    "is_leftover",
     "new_folder",
     "read_json",
     "read_lines",
@@ -45,6 +46,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a file or folder is what `atomic_path` or `new_folder` leaves behind when their process is killed."""
+    return path.name.startswith(".") and path.name.endswith(".tmp")
 
 
 @contextmanager

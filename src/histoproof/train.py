@@ -89,9 +89,9 @@ def _described(setup: Setup, world: World) -> dict[str, Any]:
 def _new_run(setup: Setup, world: World, out: Path | None, stem: str) -> Path:
     described = _described(setup, world)
     run = create(out if out is not None else free_name(Path("runs"), stem))
-    write_text(run.config, setup.config.as_yaml())
     write_json(run.environment, described)
     write_text(run.reproducibility, as_text(described))
+    write_text(run.config, setup.config.as_yaml())  # last: a folder with a config is a run that can be gone on with
     return run.path
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from ..config import Config
 from ..errors import ConfigError, OutputError, writing
 from ..experiment import config_digest
-from ..files import read_json, write_json
+from ..files import is_leftover, read_json, write_json
 from ..frozen import champion_json, is_champion
 from ..rules import FBeta, Rule, parse_rule
 from ..runs import Run, locked
@@ -96,7 +96,11 @@ def _check_place(out: Path) -> None:
         )
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out} is a file", next="give a folder with --out")
-    if out.is_dir() and not (out / "selection.json").is_file() and any(p.name != ".lock" for p in out.iterdir()):
+    if (
+        out.is_dir()
+        and not (out / "selection.json").is_file()
+        and any(p.name != ".lock" and not is_leftover(p) for p in out.iterdir())
+    ):
         raise OutputError(f"{out} holds other files", next="give a new folder with --out")
 
 

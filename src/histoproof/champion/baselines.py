@@ -18,6 +18,7 @@ from ..data.partition import Patches
 from ..evaluate import Predictions
 from ..files import sha256_file
 from ..seeds import train_seeds
+from .retrain import clear_stillborn
 from .valid import Valid, predictions_of
 
 __all__ = ["Baseline", "colour_features", "constant", "is_mission_mlp", "mean_colour", "mlp", "mlp_overrides"]
@@ -128,15 +129,16 @@ def is_mission_mlp(config: Config, valid: Valid) -> bool:
 
 
 def mlp(
-    config: Config, valid: Valid, seed: int, folder: Path, progress: Callable[..., None] | None
+    config: Config, valid: Valid, seed: int, folder: Path, progress: Callable[..., None] | None, *, tta: bool
 ) -> Baseline | dict[str, Any]:
     """The mission's MLP (configs/baseline.yaml), trained with `seed` into FOLDER/mlp/seedN, or reused where it is finished.
 
     Returns what `train_seeds` returns where a signal asked to stop.
     """
     overrides = mlp_overrides(config, valid)
+    clear_stillborn(folder / "mlp" / f"seed{seed}")
     done = train_seeds(shipped_config("baseline"), [seed], overrides, within=folder / "mlp", progress=progress)
     if done["status"] == "stopped":
         return done
     run = folder / "mlp" / f"seed{seed}"
-    return Baseline("mlp", f"the mission's MLP, seed {seed}", predictions_of(run, valid, tta=False), run=run)
+    return Baseline("mlp", f"the mission's MLP, seed {seed}", predictions_of(run, valid, tta=tta), run=run)

@@ -43,8 +43,8 @@ def judge(out: Path, seeds: Sequence[int], valid: Valid, by: str, rule: Rule, sa
     places = {seed: f"seeds/seed{seed}" for seed in seeds}
     config = Run(out / places[seeds[0]]).load_config()
     replicates = config.evaluate.bootstrap
-    tta = config.evaluate.tta == "d4"
-    found = {seed: predictions_of(out / place, valid, tta=tta) for seed, place in places.items()}
+    # one view each, as the candidates were ranked: so that the search's promise and the seeds can be held against each other
+    found = {seed: predictions_of(out / place, valid, tta=False) for seed, place in places.items()}
     scores = tuple(
         score_run(place, seed, found[seed], by, rule, groups=valid.groups, replicates=replicates)
         for seed, place in places.items()
@@ -53,6 +53,8 @@ def judge(out: Path, seeds: Sequence[int], valid: Valid, by: str, rule: Rule, sa
     median = Candidate("", config.model.name, scores, {}).median
     say(f"3/5 calibrate seed {median.seed}, the median, and choose its threshold: {rule}")
     raw = found[median.seed]
+    if config.evaluate.tta == "d4":
+        raw = predictions_of(out / median.run, valid, tta=True)
     calibration = calibrate(valid.labels, raw.logit, groups=valid.groups, replicates=replicates, seed=median.seed)
     temperature = calibration.temperature.value
     assert temperature is not None  # an end of its range at worst

@@ -35,10 +35,11 @@ def opponents(
 ) -> Opponents | dict[str, Any]:
     """The runner-up and the baselines; what a stopped training returns where a signal asked to stop."""
     models: list[Baseline] = []
+    tta = config.evaluate.tta == "d4"  # or the champion's eight views would be taken for the model's merit
     skipped: dict[str, str] = {}
     if len(ranking) > 1:
         run = Path(ranking[1].median.run)
-        models.append(Baseline("runner-up", f"the second of the ranking, {run}", predictions_of(run, valid, tta=False)))
+        models.append(Baseline("runner-up", f"the second of the ranking, {run}", predictions_of(run, valid, tta=tta)))
     else:
         skipped["runner-up"] = "there was one candidate only"
     models += constant(valid, config.data.quarantine)
@@ -50,7 +51,7 @@ def opponents(
     if is_mission_mlp(config, valid):
         skipped["mlp"] = "the champion is the mission's MLP itself"
         return Opponents(models, skipped)
-    trained = mlp(config, valid, seed, out / "baselines", progress)
+    trained = mlp(config, valid, seed, out / "baselines", progress, tta=tta)
     return trained if isinstance(trained, dict) else Opponents([*models, trained], skipped)
 
 

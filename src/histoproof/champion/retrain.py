@@ -1,14 +1,18 @@
 """The winner trained again, with seeds that the search never saw: its own score was picked because it was high."""
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import writing
+from ..files import is_leftover
 from ..seeds import train_seeds
 
-__all__ = ["new_seeds", "retrain"]
+__all__ = ["clear_stillborn", "new_seeds", "retrain"]
+
+_FIRST = {".lock", "environment.json", "reproducibility.txt"}
 
 
 def new_seeds(used: Sequence[int], count: int) -> list[int]:
@@ -30,18 +34,16 @@ def retrain(
     A finished one is reused, a cut one goes on. Returns what `seeds.train_seeds` returns.
     """
     for seed in seeds:
-        _clear_stillborn(folder / f"seed{seed}")
+        clear_stillborn(folder / f"seed{seed}")
     return train_seeds(config, seeds, [f"data.store={json.dumps(str(store))}"], within=folder, progress=progress)
 
 
-def _clear_stillborn(place: Path) -> None:
-    """Remove a run folder whose process was killed before its config was written: it holds empty folders only."""
+def clear_stillborn(place: Path) -> None:
+    """Remove a run folder whose process was killed before its config, the last of its first files, was written."""
     if not place.is_dir() or (place / "config.yaml").exists():
         return
-    inner = [path for path in place.rglob("*") if path.is_dir()]
-    if any(path.is_file() for path in place.rglob("*")):
+    files = [path for path in place.rglob("*") if path.is_file()]
+    if any(path.name not in _FIRST and not is_leftover(path) for path in files):
         return  # something else: training says so
     with writing(place):
-        for path in sorted(inner, reverse=True):
-            path.rmdir()
-        place.rmdir()
+        shutil.rmtree(place)

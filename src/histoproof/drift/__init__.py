@@ -53,8 +53,8 @@ def drift(
     below `alpha`.
 
     Returns the JSON that docs/slices.md specifies: {"drift", "leading", "verdict", "factors", "score", "words", ...}. With `out`,
-    a new folder, it is written there with a figure. Memory holds 60 bytes a patch. Raises DataError, ConfigError, SealedError,
-    RunError, OutputError.
+    a new folder, it is written there with a figure. Memory holds about 200 bytes a patch. Raises DataError, ConfigError,
+    SealedError, RunError, OutputError.
     """
     if not 0 < alpha < 1:
         raise ConfigError(f"alpha is {alpha}", valid="a number between 0 and 1; 0.01 by default")

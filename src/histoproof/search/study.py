@@ -11,7 +11,7 @@ from ..config import Config, identity, load
 from ..data.partition import Part
 from ..errors import OutputError, RunError, writing
 from ..experiment import Setup
-from ..files import canonical, read_json, write_bytes, write_json, write_text
+from ..files import canonical, is_leftover, read_json, write_bytes, write_json, write_text
 from ..provenance import now
 from ..runs import locked
 from .spec import SpaceSpec, minimised
@@ -123,12 +123,19 @@ def enter(out: Path, config: Config, space: Path, facts: dict[str, Any]) -> tupl
                     next="restore it, or give another --out; the runs in trials/ are whole without it",
                 )
             return study, mend(study.journal)
-        if foreign := sorted(path.name for path in out.iterdir() if path.name not in _OURS):
+        if foreign := sorted(path.name for path in out.iterdir() if not _is_ours(path)):
             raise OutputError(
                 f"{out} is no study and not empty: it holds {foreign[0]}", next="give a new folder with --out"
             )
         _make(study, config, space, facts)
     return study, 0
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a first process that was killed before it wrote study.json may have left this."""
+    if path.name == "trials":
+        return path.is_dir() and not any(path.iterdir())
+    return path.name in _OURS or is_leftover(path)
 
 
 def _make(study: Study, config: Config, space: Path, facts: dict[str, Any]) -> None:

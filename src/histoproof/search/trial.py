@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import checkpoint
 from ..config import Config, identity, load
-from ..errors import ConfigError, HistoproofError, TrainingError
+from ..errors import ConfigError, DataError, HistoproofError, RunError, TrainingError
 from ..files import JsonLines, read_lines
 from ..provenance import now
 from ..runs import Run, is_locked, open_run
@@ -83,9 +83,21 @@ def _train(queue: Queue, trial: Any, base: Config, stop: StopRequest, progress: 
         if not _can_go_on(run, config):
             _set_aside(run.path)
             return _outcome(train(study.config, chosen, out=run.path, progress=watched, judge=judge), queue.spec.metric)
-        if judge.catch_up(run):
-            return _outcome({"status": "pruned", "epochs": judge.epoch}, queue.spec.metric)
-        return _outcome(resume(run.path, progress=watched, judge=judge), queue.spec.metric)
+        try:
+            if judge.catch_up(run):
+                return _outcome({"status": "pruned", "epochs": judge.epoch}, queue.spec.metric)
+            return _outcome(resume(run.path, progress=watched, judge=judge), queue.spec.metric)
+        except TrainingError:
+            raise
+        except (
+            DataError,
+            RunError,
+            KeyError,
+        ):  # damaged in a way that only going on shows: or every process would fail on it
+            if is_locked(run.path):
+                raise
+            _set_aside(run.path)
+            return _outcome(train(study.config, chosen, out=run.path, progress=watched, judge=judge), queue.spec.metric)
     except (TrainingError, ConfigError) as e:  # a config that only this point makes invalid: no corner did
         return Outcome("failed", judge.epoch, reason=e.problem)
     except (MemoryError, RuntimeError) as e:
@@ -124,6 +136,7 @@ def _can_go_on(run: Run, config: Config) -> bool:
     """Whether a folder holds this very training, and nobody writes to it."""
     try:
         there = open_run(run.path).load_config()
+        run.environments()
         if is_locked(run.path) or identity(there) != identity(config) or not Path(there.data.store).is_dir():
             return False
         if not run.finished:
@@ -184,9 +197,9 @@ class _Judge:
         found, _ = checkpoint.load_latest(run.checkpoints, set_aside=False)
         at = found.state["position"] if found else {"epoch": 0, "step": 0, "step_in_epoch": 0}
         for line in read_lines(run.metrics):
-            if line["kind"] == "epoch" and line["epoch"] <= at["epoch"]:
+            if line["kind"] == "epoch" and (run.finished or line["epoch"] <= at["epoch"]):
                 self._report(line["epoch"], line["valid"])
-        if self.epoch == 0 or at["step_in_epoch"] or not self._ended():
+        if run.finished or self.epoch == 0 or at["step_in_epoch"] or not self._ended():
             return False
         events = JsonLines(run.events)
         events.append({"event": "pruned", "epoch": self.epoch, "step": at["step"], "time": now()})

@@ -1,20 +1,22 @@
 """Where a model fails: slices of a split by factors of its patches, the errors themselves, and what accuracy alone would miss."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import ledger, metrics, rng
+from .. import metrics, rng
 from ..config import Config
 from ..data.groups import group_labels_of
 from ..data.partition import Part, Patches, open_part
 from ..data.store import Store, open_store
-from ..errors import ConfigError, DataError, OutputError, writing
-from ..evaluate import Predictions, load_predictions
+from ..errors import ConfigError, DataError, HistoproofError, OutputError, writing
+from ..evaluate import Predictions, load_predictions, look_at_test
 from ..factors import FACTORS, columns_of, factor_table, parse_column, write_table
 from ..factors.reference import load_or_measure, stored
 from ..files import read_json, sha256_file, write_bytes, write_json
@@ -72,10 +74,8 @@ def slices(
     named = columns_of(seen.store, seen.patches, groups)
     labels = group_labels_of(seen.store, seen.patches, unit_config)
     model = load_model(run) if saliency else None
-    if split == "test":
-        ledger.open_test(seen.store.path, open_test, run=str(run), what="slices", predictions_sha256=seen.digest)
     place = run / "slices" if out is None else out
-    _check_place(place, run, out)
+    _start(place, run, out, folder, seen, split, open_test)
     found = seen.predictions
     cutting = Settings(
         config.evaluate.threshold if threshold is None else threshold,
@@ -114,10 +114,16 @@ class _Seen:
     store: Store
     train: Patches
     patches: Patches
-    predictions: Predictions
+    file: Path
+    """The predictions."""
     digest: str
-    """SHA-256 of the predictions file."""
+    """Its SHA-256."""
     evaluation: dict[str, Any]
+
+    @cached_property
+    def predictions(self) -> Predictions:
+        """Read when first asked for: those on test hold its labels."""
+        return load_predictions(self.file)
 
 
 def _check(*, least: int, permutations: int, gallery: int, threshold: float | None, bound: float) -> None:
@@ -135,14 +141,38 @@ def _check(*, least: int, permutations: int, gallery: int, threshold: float | No
         raise ConfigError(f"threshold is {threshold}", valid="0 to 1")
 
 
+def _start(
+    place: Path,
+    run: Path,
+    out: Path | None,
+    folder: Run,
+    seen: _Seen,
+    split: str,
+    reason: str | None,
+) -> None:
+    """See that there is a place to write to; write a look at test down; then read the labels, and see that they are whole."""
+    new = not place.exists()
+    _check_place(place, run, out)
+    try:
+        if split == "test":
+            weights = str(seen.evaluation["weights_sha256"])
+            look_at_test(seen.store, seen.patches, folder, reason, path=run, weights_sha256=weights, what="slices")
+        if not len(seen.predictions.index):
+            raise DataError(f"{seen.file} holds no predictions (n = 0)")
+        seen.patches.verify()
+    except HistoproofError:
+        if new:
+            place.rmdir()
+        raise
+
+
 def _opened(folder: Run, config: Config, split: Literal["valid", "test"], store: Path | None) -> _Seen:
-    """Predictions with their store, all digests held against each other."""
+    """A predictions file with its store, all digests held against each other."""
     path = folder.predictions(split)
     advice = f"histoproof evaluate {folder.path}" + ("" if split == "valid" else " --split test --open-test REASON")
     if not path.is_file() or not folder.evaluation(split).is_file():
         raise DataError(f"{folder.path} holds no predictions on {split}", next=f"make them with `{advice}`")
-    found, evaluation = load_predictions(path), read_json(folder.evaluation(split))
-    digest = sha256_file(path)
+    evaluation, digest = read_json(folder.evaluation(split)), sha256_file(path)
     if not isinstance(evaluation, dict) or evaluation.get("predictions_sha256") != digest:
         raise DataError(
             f"{path} is not the file that {folder.evaluation(split)} scored", next=f"make both with `{advice}`"
@@ -157,10 +187,7 @@ def _opened(folder: Run, config: Config, split: Literal["valid", "test"], store:
     part, train = (open_part(opened, role, config.data.partition, config.data.fold) for role in (split, "train"))
     if isinstance(part, Part) and part.sha256 != (evaluation.get("partition") or {}).get("sha256"):
         raise DataError(f"the partition {part.partition} is not the one that these predictions are of")
-    if not len(found.index):
-        raise DataError(f"{path} holds no predictions (n = 0)")
-    part.verify()
-    return _Seen(opened, train, part, found, digest, evaluation)
+    return _Seen(opened, train, part, path, digest, evaluation)
 
 
 def _check_place(place: Path, run: Path, out: Path | None) -> None:
@@ -304,5 +331,7 @@ def _write(place: Path, result: dict[str, Any], drawn: list[Gallery], maps: dict
     with locked(place):
         for name, draw in figures.of_result(result, drawn, maps).items():
             write_bytes(place / "figures" / f"{name}.png", png(draw))
-        write_bytes(place / "galleries.npz", as_npz(drawn, maps))
+        kept = as_npz(drawn, maps)
+        write_bytes(place / "galleries.npz", kept)
+        result["galleries_sha256"] = hashlib.sha256(kept).hexdigest()
         write_json(place / "slices.json", result)

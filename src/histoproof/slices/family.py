@@ -93,7 +93,7 @@ def _family(
     else:
         z, scale, draws = _flipped(members, mixing, values, strata, slices, units, permutations, seed)
     z[~usable] = np.nan
-    seen = np.nan_to_num(z, nan=np.inf) - 1e-6  # ties are ties whatever the order of the sums
+    seen = np.nan_to_num(z, nan=np.inf) - 1e-4  # ties are ties whatever the order of the sums, of float32
     above, highest = np.zeros(shape), []
     for drawn in draws:  # (S, K, some permutations)
         above += (drawn >= seen[:, :, None]).sum(axis=2)

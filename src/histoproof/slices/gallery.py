@@ -1,5 +1,6 @@
 """Which patches to look at: the most confident false positives and negatives, and the least certain."""
 
+import hashlib
 import io
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -89,12 +90,17 @@ def as_npz(drawn: Sequence[Gallery], maps: Mapping[str, NDArray[np.float64]]) ->
     return buffer.getvalue()
 
 
-def from_npz(path: Path, told: Sequence[Mapping[str, Any]]) -> list[tuple[Gallery, NDArray[np.float64] | None]]:
+def from_npz(
+    path: Path, told: Sequence[Mapping[str, Any]], sha256: str
+) -> list[tuple[Gallery, NDArray[np.float64] | None]]:
     """The galleries of slices.json (`told`) with their pixels, and saliency where there is one. Raises DataError if the file is
-    missing, damaged, or of other galleries."""
+    missing, or not the one with the digest `sha256`: a run of `slices` was killed between the two files, or it was changed."""
     found: list[tuple[Gallery, NDArray[np.float64] | None]] = []
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise DataError(f"{path} is not what slices.json was written with", next="make the slices again")
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
             for one in told:
                 images, rows = file[f"{one['name']}_images"], list(one["patches"])
                 if images.shape != (len(rows), 96, 96, 3) or images.dtype != np.uint8:

@@ -11,7 +11,7 @@ Chosen and scored on the same patches it would look worse than it is, for the sl
 ones."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +62,7 @@ def silent(
         parts = _partition(column, least)
         if len(parts) < 2:
             continue
-        case = _Case([one.members for one in parts], labels, right, second, accuracy.low)
+        case = _Case([one.members for one in parts], labels, right, second, units, accuracy.low)
         shares = [float(one.members.mean()) for one in parts]
         mixed = case.shares("recall", bound, everyone)
         worst = shares if mixed is None else mixed.tolist()
@@ -74,16 +74,21 @@ def silent(
         found.append([case.weighed(what, bound) for what in _WHATS])
     matrices = [one.matrix for row in found for one in row if one.matrix is not None]
     draws: list[Floats] = []
+    apart: list[Floats | None] = [None] * len(matrices)
     if matrices and units.max() > 0:
         together = np.concatenate(matrices, axis=1)
-        draws = np.split(
-            np.concatenate([w @ together for w in bootstrap.resample(units, replicates, seed)]), len(matrices), axis=1
-        )
-    drawn = iter(draws)
+
+        def sums(weights: Iterable[Floats]) -> list[Floats]:
+            return np.split(np.concatenate([w @ together for w in weights]), len(matrices), axis=1)
+
+        draws = sums(bootstrap.resample(units, replicates, seed))
+        if units.max() + 1 < len(units):  # groups, of which few may carry most of the score
+            apart = list(sums(bootstrap.leave_one_out(units)))
+    drawn, left_out = iter(draws), iter(apart)
     for row, mine in zip(rows, found, strict=True):
         for what, one in zip(_WHATS, mine, strict=True):
-            ready = next(drawn, None) if one.matrix is not None else None
-            row[what] = {"now": one.now, "worst": one.interval(ready).as_json()}
+            ready, without = (next(drawn, None), next(left_out)) if one.matrix is not None else (None, None)
+            row[what] = {"now": one.now, "worst": one.interval(ready, without).as_json()}
     return sorted(rows, key=_loss)
 
 
@@ -149,6 +154,7 @@ class _Case:
     labels: NDArray[np.uint8]
     right: Floats
     second: NDArray[np.bool_]
+    units: NDArray[np.int64]
     accuracy_low: float | None
 
     def shares(self, what: str, bound: float, among: NDArray[np.bool_]) -> Floats | None:
@@ -178,7 +184,7 @@ class _Case:
         if not eligible.any():
             return _Weighed(None, None, 0, "recall undefined (0 positives)")
         now = float(self.right[eligible].mean())
-        rests = int(eligible.sum())
+        rests = len(np.unique(self.units[eligible]))
         columns = []
         for mix, half in zip(chosen, (~self.second, self.second), strict=True):
             if mix is None:
@@ -200,8 +206,8 @@ class _Weighed:
     rests: int
     why: str | None = None
 
-    def interval(self, drawn: Floats | None) -> Interval:
-        """The worst score; `drawn` (R, 4) are sums of the columns under bootstrap weights."""
+    def interval(self, drawn: Floats | None, left_out: Floats | None = None) -> Interval:
+        """The worst score; `drawn` (R, 4): sums of the columns under bootstrap weights; `left_out` (G, 4): without each group."""
         if self.matrix is None:
             return Interval(None, None, None, self.why)
         value = float(_mean_ratio(self.matrix.sum(axis=0)[None])[0])
@@ -209,7 +215,8 @@ class _Weighed:
             return Interval(None, None, None, "one half holds no tumour")
         if drawn is None:
             return Interval(value, None, None, "one patch or group only: an interval needs two or more")
-        return bootstrap.logit_interval(value, _mean_ratio(drawn), units=self.rests)
+        apart = None if left_out is None else _mean_ratio(left_out)
+        return bootstrap.logit_interval(value, _mean_ratio(drawn), units=self.rests, left_out=apart)
 
 
 def _mean_ratio(sums: Floats) -> Floats:

@@ -153,7 +153,8 @@ def _calibration(champion: ChampionEvidence, id_: str, source: Source, drawn: So
     ]
     predictions = champion.predictions
     if predictions is not None:
-        temperature = champion.content["temperature"]
+        temperature, groups = champion.content["temperature"], _groups(champion)
+        alone = f" {w.say('champion.bars_alone')}" if groups is None and champion.content["groups"] else ""
         blocks.append(
             Drawing(
                 f"{id_}-reliability",
@@ -162,10 +163,10 @@ def _calibration(champion: ChampionEvidence, id_: str, source: Source, drawn: So
                     probabilities(predictions.logit * temperature),
                     predictions.probability,
                     found,
-                    groups=_groups(champion),
+                    groups=groups,
                     words=_words(w),
                 ),
-                w.say("champion.reliability", n=w.count(len(predictions.label))),
+                w.say("champion.reliability", n=w.count(len(predictions.label))) + alone,
                 w.say("champion.reliability_alt"),
                 drawn,
             )

@@ -34,7 +34,16 @@ def _commands(found: Evidence) -> list[str]:
     commands += [audit.command for audit in found.audits]
     commands += [run.command for run in found.runs if run.command]
     commands += [twin.command for twin in found.twins]
+    commands += [
+        shlex.join(["histoproof", "evaluate", str(run.path)]) for run in found.runs if "valid" in run.evaluations
+    ]
     commands += [study.command for study in found.doses]
+    commands += [study.command for study in found.studies]
+    commands += [champion.command for champion in found.champions]
+    looked = [champion.path for champion in found.champions if champion.test is not None]
+    commands += [shlex.join(["histoproof", "evaluate", str(path), "--split", "test"]) for path in looked]
+    commands += [one.command for one in found.slices]
+    commands += [drift.command for drift in found.drifts]
     return list(dict.fromkeys(commands))
 
 

@@ -214,6 +214,8 @@ def _ledger(store: StoreEvidence, w: Language) -> list[Block]:
             by: Text = Strong(w.say("ledger.no_champion"))
             if frozen is not None:
                 by = [w.say("ledger.champion"), " ", Code(frozen[:12])]
-            rows.append([line["opened"], line["by"], line["reason"], by, Code(line["weights_sha256"][:12])])
+            rows.append(
+                [line["opened"], line["by"], line["reason"], by, Code(str(line.get("weights_sha256", "–"))[:12])]
+            )
         blocks.append(Table(columns, rows, source, w.say("ledger.title")))
     return blocks

@@ -22,7 +22,7 @@ class ChampionEvidence:
     content: dict[str, Any]
     """champion.json."""
     predictions: Predictions | None
-    """Of the frozen run on valid, before calibration; None where they are gone."""
+    """Of the frozen run on valid, calibrated; None where they are gone."""
     test: dict[str, Any] | None
     """evaluations/test.json; None where the test split was not opened."""
     problems: list[str]

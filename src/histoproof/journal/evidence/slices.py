@@ -81,13 +81,16 @@ def is_drift(path: Path) -> bool:
 def read_slices(path: Path) -> SlicesEvidence:
     """Read a folder of `slices`. Raises DataError if it is damaged."""
     content = _read(
-        path / "slices.json", {"run", "split", "n", "whole", "family", "slices", "mixes", "galleries", "command"}
+        path / "slices.json",
+        {"run", "split", "n", "whole", "family", "slices", "mixes", "galleries", "galleries_sha256", "command"},
     )
     problems = []
     predictions = Run(Path(content["run"])).predictions(content["split"])
     if predictions.is_file() and sha256_file(predictions) != content["predictions_sha256"]:
         problems.append(f"{path / 'slices.json'} was made from other predictions than {predictions}")
-    return SlicesEvidence(path, content, from_npz(path / "galleries.npz", content["galleries"]), problems)
+    return SlicesEvidence(
+        path, content, from_npz(path / "galleries.npz", content["galleries"], content["galleries_sha256"]), problems
+    )
 
 
 def read_drift(path: Path) -> DriftEvidence:
