@@ -584,6 +584,9 @@ def test_a_stopped_champion_goes_on_and_ends_in_the_same_bits(study: Path, froze
 def test_what_was_begun_with_another_winner_is_not_gone_on_with(study: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     write_json(tmp_path / "out" / "selection.json", {"config_sha256": "other", "winner": {"config": {"optim.lr": 1}}})
+    write_json(tmp_path / "by" / "selection.json", {"by": "auc", "rule": "the highest F2"})
+    with pytest.raises(OutputError, match="begun with another by: auc there, f2 here"):
+        champion(study, out=tmp_path / "by")
     with pytest.raises(OutputError, match="begun with another winner"):
         champion(study, out=tmp_path / "out")
     (tmp_path / "full").mkdir()

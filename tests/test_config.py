@@ -38,6 +38,16 @@ def test_shipped_configs_say_command_hardware_time_and_score(path: Path) -> None
         assert word in header
 
 
+def test_a_yaml_bomb_is_refused_before_it_goes_off(tmp_path: Path) -> None:
+    bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n"
+    for name, before in zip("bcdefghij", "abcdefghi", strict=True):
+        bomb += f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n"
+    with pytest.raises(ConfigError, match="unfold to more than"):
+        load(written(tmp_path, bomb))
+    with pytest.raises(ConfigError, match="unfold to more than|not valid YAML"):
+        load(written(tmp_path, "seed: &s [*s]\n"))
+
+
 def test_the_baseline_is_the_missions_experiment() -> None:
     c = load(REPOSITORY / "configs" / "baseline.yaml").as_dict()
     assert c["seed"] == 42

@@ -228,6 +228,19 @@ def test_check_names_the_step_and_the_epoch_whose_metric_was_edited(run: Path, t
     assert any("at step 2, loss is 0.123" in p for p in _problems_after(copy, lines, tmp_path))
 
 
+def test_an_edited_epoch_and_control_characters_are_told(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "evil \x1b[31m"
+    shutil.copytree(run, copy)
+    text = (copy / "metrics.jsonl").read_text()
+    edited = re.sub(r'"auc":[\d.]+', '"auc":0.987', text)
+    assert edited != text
+    (copy / "metrics.jsonl").write_text(edited)
+    made = journal([copy], tmp_path / "j")
+    assert any("metrics.jsonl is not what summary.json vouches for" in problem for problem in made["problems"])
+    for name in ("journal", "markdown"):
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f]", Path(made[name]).read_text())
+
+
 def _problems_after(copy: Path, lines: list[str], tmp_path: Path) -> list[str]:
     changed = [re.sub(r'"loss":[\d.]+', '"loss":0.123', line) if n == 2 else line for n, line in enumerate(lines)]
     (copy / "metrics.jsonl").write_text("\n".join(changed) + "\n")

@@ -8,7 +8,7 @@ import pytest
 
 from histoproof.drift import drift
 from histoproof.errors import DataError
-from histoproof.files import read_json
+from histoproof.files import digest_of, read_json, write_json
 from histoproof.journal import check, journal
 from histoproof.slices import slices
 from histoproof.train import train
@@ -50,11 +50,26 @@ def test_a_run_brings_its_slices_and_both_pages_hold_their_numbers(run: Path, tm
 
 def test_slices_of_other_predictions_are_a_contradiction(run: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(run, tmp_path / "run"))
-    text = (copy / "slices" / "slices.json").read_text().replace(str(run), str(copy))
-    (copy / "slices" / "slices.json").write_text(text)
+    content = read_json(copy / "slices" / "slices.json") | {"run": str(copy)}
+    content["slices_sha256"] = digest_of(content, "slices_sha256")
+    write_json(copy / "slices" / "slices.json", content)
     (copy / "predictions" / "valid.npz").write_bytes((copy / "predictions" / "valid.npz").read_bytes() + b" ")
     problems = journal([copy], tmp_path / "j")["problems"]
     assert any("slices.json was made from other predictions" in problem for problem in problems)
+
+
+def test_an_edited_number_or_pixel_is_refused(run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run / "slices", tmp_path / "slices"))
+    text = (copy / "slices.json").read_text()
+    (copy / "slices.json").write_text(text.replace('"rank": 1,', '"rank": 2,', 1))
+    with pytest.raises(DataError, match=r"slices\.json was changed after it was written"):
+        journal([copy], tmp_path / "j")
+    (copy / "slices.json").write_text(text)
+    content = bytearray((copy / "galleries.npz").read_bytes())
+    content[len(content) // 2] ^= 1
+    (copy / "galleries.npz").write_bytes(content)
+    with pytest.raises(DataError, match=r"galleries\.npz is not what slices\.json was written with"):
+        journal([copy], tmp_path / "j")
 
 
 @pytest.mark.parametrize("name", ["galleries.npz", "slices.json"])

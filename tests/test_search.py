@@ -296,6 +296,21 @@ def test_a_finished_run_whose_end_was_not_told_is_not_trained_again(little: Path
     assert Run(study / "trials" / "0001").summary.read_bytes() == before
 
 
+def test_a_journal_that_contradicts_the_runs_is_told_and_an_empty_one_refused(little: Path, tmp_path: Path) -> None:
+    first = made(tmp_path, little, 2)
+    assert first["problems"] == []
+    study = tmp_path / "study"
+    text = (study / "journal.log").read_text()
+    value = str(first["best"]["value"])
+    assert value in text
+    (study / "journal.log").write_text(text.replace(value, "0.999"))
+    again = made(tmp_path, little, 2)
+    assert any(f"0.999 in the journal, its summary.json says {value}" in problem for problem in again["problems"])
+    (study / "journal.log").write_text("garbage")
+    with pytest.raises(RunError, match="holds no line of a journal"):
+        made(tmp_path, little, 2)
+
+
 def test_the_command(little: Path, tmp_path: Path) -> None:
     config, space = written(tmp_path, little, CONFIG, SPACE)
     arguments = ("search", config, "--space", space, "--trials", 1, "--out", tmp_path / "s", "--set", "train.epochs=1")

@@ -58,7 +58,10 @@ def main() -> NoReturn:
         if "--json" in sys.argv:
             _print_error(e.format_message(), None, "see --help")
         sys.exit(2)
-    except typer.Abort:
+    except typer.Abort:  # Ctrl-C; training itself stops at a checkpoint and says so
+        _to_stderr("stopped; nothing half-written is left, and the same command can be given again")
+        if "--json" in sys.argv:
+            _print_error("stopped by Ctrl-C", None, "the same command can be given again")
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -490,7 +493,8 @@ def search(
 
     with bar("training") as progress:
         result = run_search(config, space, trials, out, sets or (), say=_to_stderr, progress=progress)
-    _emit(result, as_json, words(result), code=130 if result["status"] == "stopped" else 0)
+    code = 130 if result["status"] == "stopped" else 1 if result["problems"] else 0
+    _emit(result, as_json, words(result), code=code)
 
 
 @app.command()

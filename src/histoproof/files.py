@@ -21,6 +21,7 @@ __all__ = [
     "canonical",
     "check_new",
     "check_space",
+    "digest_of",
     "is_leftover",
     "new_folder",
     "read_json",
@@ -132,6 +133,11 @@ def read_json(path: Path) -> Any:
 def canonical(content: Any) -> str:
     """One line of JSON with sorted keys and no spaces: the form that is digested and appended."""
     return json.dumps(_finite(content), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def digest_of(content: dict[str, Any], key: str) -> str:
+    """SHA-256 of a dict's canonical JSON without `key`, under which it keeps the digest itself."""
+    return hashlib.sha256(canonical({k: v for k, v in content.items() if k != key}).encode()).hexdigest()
 
 
 def sha256_file(path: Path) -> str:

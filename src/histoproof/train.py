@@ -13,7 +13,7 @@ from .config import Config, load
 from .errors import TrainingError
 from .evaluate import predict_split, save_evaluation, score_predictions
 from .experiment import Setup, prepare, threads
-from .files import write_json, write_text
+from .files import sha256_file, write_json, write_text
 from .inference import from_checkpoint
 from .loop import Judge, Loop, Progress
 from .provenance import as_text, environment, now, same_environment
@@ -156,6 +156,7 @@ def _finish(setup: Setup, run: Run, loop: Loop, workers: Workers) -> dict[str, A
     loop.events.append({"event": "finish", "time": now(), "step": loop.at.step})
     if workers.world.leads:
         save_evaluation(run, found, evaluation)
+        summary["metrics_sha256"] = sha256_file(run.metrics)
         write_json(run.summary, summary)
     return summary
 

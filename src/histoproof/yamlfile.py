@@ -13,6 +13,8 @@ from .errors import ConfigError
 
 __all__ = ["Lines", "parse_value", "read_yaml"]
 
+_MOST_NODES = 100_000
+
 Lines = dict[tuple[str, ...], int]
 """Line (from 1) of each key, by its path, e.g. ("optim", "lr"): 12; an entry of a list by its place, e.g. ("plant", "0")."""
 
@@ -53,6 +55,10 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
             return {}, {}
         if not isinstance(root, yaml.MappingNode):
             raise ConfigError(f"{path}: the file holds no mapping", valid="lines of `key: value`")
+        if _expanded(root, {}) > _MOST_NODES:
+            raise ConfigError(
+                f"{path}: its anchors and aliases unfold to more than {_MOST_NODES:,} values", valid="a file for people"
+            )
         lines = _lines(root, (), path)
         return _value(text), lines
     except yaml.MarkedYAMLError as e:
@@ -76,6 +82,17 @@ def _value(text: str) -> Any:
         return loader.get_single_data()
     finally:
         loader.dispose()
+
+
+def _expanded(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many nodes there are when every alias is unfolded; each is counted once, so that a bomb does not go off here."""
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = _MOST_NODES + 1  # a node that holds itself
+        inner = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        known[id(node)] = min(1 + sum(_expanded(part, known) for part in inner), _MOST_NODES + 1)
+    return known[id(node)]
 
 
 def _lines(node: yaml.MappingNode, path: tuple[str, ...], file: Path) -> Lines:

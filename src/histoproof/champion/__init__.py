@@ -133,6 +133,13 @@ def _write_selection(out: Path, selection: dict[str, Any], config: Config) -> No
     path, digest = out / "selection.json", config_digest(config.model_copy(update={"seed": 0}))
     if path.is_file():
         before = read_json(path)
+        for what in ("by", "rule"):
+            if what in before and before[what] != selection[what]:
+                raise OutputError(
+                    f"{out} was begun with another {what}: {before[what]} there, {selection[what]} here",
+                    valid="the same choice: another one is another champion",
+                    next="give another --out",
+                )
         if before.get("config_sha256") != digest:
             raise OutputError(
                 f"{out} was begun with another winner ({before.get('winner', {}).get('config')}): runs were added or taken "

@@ -19,7 +19,7 @@ from ..factors import FACTORS, Reference, distances, measure
 from ..factors.known import VERSION
 from ..factors.reference import load_or_measure, stored
 from ..factors.reference import read as read_reference
-from ..files import check_new, new_folder, read_json, write_bytes, write_json
+from ..files import check_new, digest_of, new_folder, read_json, write_bytes, write_json
 from ..inference import TrainedModel, load_model, logits, predict_workers, probabilities
 from ..predict import read_patches
 from ..provenance import command_line
@@ -230,5 +230,6 @@ def _write(out: Path, result: dict[str, Any]) -> None:
     from .figures import shifts
 
     with new_folder(out, what="drift report") as folder:
+        result["drift_sha256"] = digest_of(result, "drift_sha256")
         write_json(folder / "drift.json", result)
         write_bytes(folder / "figures" / "drift.png", png(lambda: shifts(result)))

@@ -1,12 +1,21 @@
 """The words of the page, and numbers as its language writes them."""
 
+import re
 from importlib import resources
 from typing import Any
 
 from ..yamlfile import parse_value
 from .translate import translator
 
-__all__ = ["Language", "language"]
+__all__ = ["Language", "language", "visible"]
+
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def visible(text: str) -> str:
+    """Text with control characters written out (\\x1b), so that they drive neither a terminal nor a browser."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found.group()):02x}", text)
 
 
 class Language:

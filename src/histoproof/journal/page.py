@@ -1,12 +1,15 @@
 """From evidence to pages: journal.html (figures inside it), journal.md (figures in assets/img/), journal.json (digests)."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from matplotlib.figure import Figure
 
 from .. import __version__
 from ..drawing import render
+from ..errors import DataError
 from ..files import sha256_file, write_bytes, write_json, write_text
 from .as_html import html_page
 from .as_markdown import markdown_page
@@ -16,9 +19,11 @@ from .commas import use_commas
 from .evidence import Evidence
 from .fingerprints import fingerprint
 from .glance import glance
-from .language import Language, language
+from .language import Language, language, visible
 
 __all__ = ["write_pages"]
+
+T = TypeVar("T")
 
 
 def write_pages(found: Evidence, out: Path, lang: str, *, place: Path | None = None) -> list[str]:
@@ -27,24 +32,38 @@ def write_pages(found: Evidence, out: Path, lang: str, *, place: Path | None = N
     `place`: the folder from which the pages link to evidence, where that is not `out`.
     """
     w, place = language(lang), out if place is None else place
-    pages = chapters(found, w)
+    pages = _whole(lambda: chapters(found, w))
     svgs, pngs, assets = {}, {}, {}
     for block in (b for chapter in pages for b in _pictures(chapter.blocks)):
         pngs[block.name] = f"assets/img/{block.name}.png"
         if isinstance(block, Drawing):
-            svgs[block.name], assets[pngs[block.name]] = render(_in_language(block.draw, w), f"{block.name}-svg")
+            svgs[block.name], assets[pngs[block.name]] = _whole(
+                partial(render, _in_language(block.draw, w), f"{block.name}-svg")
+            )
         else:
             assets[pngs[block.name]] = block.path.read_bytes()
     title, seen = w.say("title"), glance(found, w)
     html = html_page(pages, svgs, w, title=title, glance=seen, place=place, version=__version__)
     names = ["journal.html", "journal.md", *assets]
-    write_text(out / "journal.html", html)
-    write_text(out / "journal.md", markdown_page(pages, pngs, w, title=title, glance=seen, place=place))
+    write_text(out / "journal.html", visible(html))
+    markdown = markdown_page(pages, pngs, w, title=title, glance=seen, place=place)
+    write_text(out / "journal.md", visible(markdown))
     for name, png in assets.items():
         write_bytes(out / name, png)
     evidence = {str(path.absolute()): {"sha256": sha256_file(path), **fingerprint(path)} for path in found.files}
     write_json(out / "journal.json", {"histoproof": __version__, "lang": lang, "files": names, "evidence": evidence})
     return names
+
+
+def _whole(make: Callable[[], T]) -> T:
+    """What `make` returns. Raises DataError where evidence has values of another kind than it should."""
+    try:
+        return make()
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as e:
+        raise DataError(
+            f"a file of the evidence holds what it should not: {type(e).__name__}: {e}",
+            next="leave out one PATH after the other to find it, and make that one again",
+        ) from e
 
 
 def _in_language(draw: Callable[[], Figure], w: Language) -> Callable[[], Figure]:

@@ -76,7 +76,7 @@ def witness_of(store: Path) -> Path:
 
 def witnesses_in(store: Path, evaluations: Sequence[Path]) -> list[Witness]:
     """What evaluations/test.json files say of this store's ledger; those of other patches, and without a word of it, are left
-    out. A copy of the store elsewhere has a ledger of its own, and what was opened there is missing here: it is asked too."""
+    out, and those of a copy of the store whose own ledger is still there. Where that is gone, its openings are missing here."""
     try:
         content = read_json(store / "manifest.json")["content_sha256"]
     except (HistoproofError, KeyError, TypeError):
@@ -86,7 +86,8 @@ def witnesses_in(store: Path, evaluations: Sequence[Path]) -> list[Witness]:
         try:
             said = read_json(file)
             same = said["store_sha256"] == content if content else said["ledger"]["path"] == str(path_of(store))
-            if same and said.get("ledger"):
+            elsewhere = Path(said["ledger"]["path"]) if said.get("ledger") else None
+            if same and elsewhere is not None and (elsewhere.resolve() == path_of(store) or not elsewhere.is_file()):
                 found.append(Witness(file, int(said["ledger"]["line"]), str(said["ledger"]["chain"])))
         except (HistoproofError, AttributeError, KeyError, TypeError, ValueError):
             continue

@@ -11,7 +11,7 @@ from ..runs import locked
 from ..signals import StopRequest
 from .check import check_space_on
 from .queue import Queue, working
-from .rows import best_of, counts, importances, rows, trial_words, words
+from .rows import best_of, contradictions, counts, importances, rows, trial_words, words
 from .space import size
 from .spec import SpaceSpec, read_space
 from .storage import open_storage
@@ -38,7 +38,8 @@ def search(
 
     Writes OUT/search.json and returns it: {"status": "finished", "incomplete" (others still train, or every point was tried)
     or "stopped" (with "signal"), "study", "metric", "direction", "sampler", "pruner", "seed", "trials_wanted", "counts",
-    "best": a row or null, "importances", "trials": rows (see `rows.rows`), "figures", "why"}.
+    "best": a row or null, "importances", "trials": rows (see `rows.rows`), "problems": where trials and their
+    runs contradict each other, "figures", "why"}.
 
     Raises ConfigError for a config or space that makes no sense, before anything is trained; RunError where `out` is another
     study; DataError, OutputError.
@@ -104,6 +105,7 @@ def _conclude(
             "best": ranked[0] if ranked else None,
             "importances": importances(trials, spec, facts["direction"]),
             "trials": table,
+            "problems": contradictions(study, table, spec.metric),
             "why": why,
             **({"signal": signal} if signal else {}),
         }

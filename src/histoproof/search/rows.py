@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from typing import Any
 
+from ..errors import HistoproofError
 from ..files import canonical
+from ..runs import Run
 from .points import POINT, quiet, view
 from .queue import finished
 from .space import from_optuna
 from .spec import SpaceSpec, minimised
 from .study import Study
 
-__all__ = ["best_of", "counts", "importances", "rows", "trial_words", "words"]
+__all__ = ["best_of", "contradictions", "counts", "importances", "rows", "trial_words", "words"]
 
 _FEWEST = 10
 _TREES = 64
@@ -52,6 +54,26 @@ def _row(study: Study, trial: Any, spec: SpaceSpec) -> dict[str, Any]:
         "ended": trial.datetime_complete.isoformat() if trial.datetime_complete else None,
         "intermediate": reported,
     }
+
+
+def contradictions(study: Study, table: Sequence[dict[str, Any]], metric: str) -> list[str]:
+    """Complete trials whose score is not what their own run says: the journal, or the run, was changed since."""
+    problems = []
+    for row in table:
+        if row["state"] != "complete" or row["run"] is None:
+            continue
+        try:
+            told = Run(study.path / row["run"]).load_summary()["best"]["valid"][metric]
+        except (HistoproofError, KeyError, TypeError) as e:
+            problems.append(
+                f"trial {row['number']}: {e.problem if isinstance(e, HistoproofError) else 'a damaged summary.json'}"
+            )
+            continue
+        if told != row["value"]:
+            problems.append(
+                f"trial {row['number']} has {metric} {row['value']} in the journal, its summary.json says {told}"
+            )
+    return problems
 
 
 def counts(table: Sequence[dict[str, Any]]) -> dict[str, int]:
@@ -138,6 +160,7 @@ def words(result: dict[str, Any]) -> list[str]:
         lines.append(f"share of the score's variance ({shares['method']}, n = {shares['n']}): {told}")
     else:
         lines.append(f"which keys mattered: {shares['why']}")
+    lines += [f"contradiction: {problem}" for problem in result["problems"]]
     if result["status"] == "stopped":
         lines.append(f"stopped by {result['signal']}; the same command goes on")
     elif result["status"] == "incomplete":

@@ -78,6 +78,11 @@ def mend(journal: Path) -> int:
         if not journal.exists():
             return 0
         lines = journal.read_bytes().split(b"\n")[:-1]
+        if not lines:  # `acquire` cut all there was
+            raise RunError(
+                f"{journal} holds no line of a journal: which trials there were is unknown",
+                next="restore it from a copy; the runs in trials/ are whole without it",
+            )
         bad = [number for number, line in enumerate(lines) if not _is_record(line)]
         if bad and bad[0] < len(lines) - len(bad):
             raise RunError(

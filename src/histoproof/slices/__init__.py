@@ -19,7 +19,7 @@ from ..errors import ConfigError, DataError, HistoproofError, OutputError, writi
 from ..evaluate import Predictions, load_predictions, look_at_test
 from ..factors import FACTORS, columns_of, factor_table, parse_column, write_table
 from ..factors.reference import load_or_measure, stored
-from ..files import read_json, sha256_file, write_bytes, write_json
+from ..files import digest_of, read_json, sha256_file, write_bytes, write_json
 from ..inference import TrainedModel, load_model
 from ..provenance import command_line
 from ..runs import Run, locked, open_run
@@ -334,4 +334,5 @@ def _write(place: Path, result: dict[str, Any], drawn: list[Gallery], maps: dict
         kept = as_npz(drawn, maps)
         write_bytes(place / "galleries.npz", kept)
         result["galleries_sha256"] = hashlib.sha256(kept).hexdigest()
+        result["slices_sha256"] = digest_of(result, "slices_sha256")
         write_json(place / "slices.json", result)

@@ -107,6 +107,6 @@ def from_npz(
                     raise DataError(f"{path} does not hold the galleries of slices.json", next="make the slices again")
                 key = f"{one['name']}_saliency"
                 found.append((Gallery(one["name"], one["of"], images, rows), file.get(key)))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as e:
+    except (OSError, KeyError, ValueError, MemoryError, zipfile.BadZipFile) as e:
         raise DataError(f"{path} cannot be read: {e}", next="make the slices again") from None
     return found

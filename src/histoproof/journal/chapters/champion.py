@@ -1,6 +1,7 @@
 """The champion in chapter 5: how it was chosen, its seeds, calibration, threshold, what it was compared with."""
 
 import functools
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -250,7 +251,7 @@ def _comparison(champion: ChampionEvidence, source: Source, w: Language) -> list
 
 def _test(champion: ChampionEvidence, w: Language) -> list[Block]:
     found = champion.test
-    command = f"histoproof evaluate {champion.path} --split test"
+    command = shlex.join(["histoproof", "evaluate", str(champion.path), "--split", "test"])
     if found is None:
         return [Paragraph([w.say("champion.not_opened"), " ", Code(command)])]
     files = tuple(path for path in champion.files if path.name == "test.json")

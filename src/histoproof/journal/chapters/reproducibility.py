@@ -1,5 +1,6 @@
 """Chapter 1: what ran where, under which seed, with which digests; and whether twins are the same."""
 
+import shlex
 from typing import Any
 
 from ...files import canonical
@@ -34,7 +35,10 @@ def _alarms(runs: list[RunEvidence], w: Language) -> list[Block]:
     blocks: list[Block] = []
     for run in runs:
         if run.summary is None:
-            text: Text = [f"{run.name}: {w.say('unfinished')} ", Code(f"histoproof train --resume {run.path}")]
+            text: Text = [
+                f"{run.name}: {w.say('unfinished')} ",
+                Code(shlex.join(["histoproof", "train", "--resume", str(run.path)])),
+            ]
             blocks.append(Paragraph(text, warning=True))
         blocks += [
             Paragraph(f"{run.name}: {w.say('contradiction')} {w.translate(p)}", warning=True) for p in run.problems
@@ -65,7 +69,7 @@ def _runs(runs: list[RunEvidence], w: Language) -> Table:
 def _twins(found: Evidence, w: Language) -> list[Block]:
     if not found.twins:
         run = next((run for run in found.runs if run.summary is not None), found.runs[0])
-        return nothing(w.say("reproducibility.no_twins"), f"histoproof twin {run.path}")
+        return nothing(w.say("reproducibility.no_twins"), shlex.join(["histoproof", "twin", str(run.path)]))
     blocks: list[Block] = [
         Paragraph(f"{w.say('contradiction')} {w.translate(problem)}", warning=True)
         for twin in found.twins

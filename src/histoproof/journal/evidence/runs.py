@@ -140,6 +140,9 @@ def _contradictions(
         problems.append(f"{run.config} is not the config the run began with")
     steps = [line for line in lines if line["kind"] == "step"]
     problems += _unsworn(run, steps, trail[1:], whole=summary is not None)
+    vouched = (summary or {}).get("metrics_sha256")  # runs of older versions have none
+    if not problems and vouched is not None and sha256_file(run.metrics) != vouched:
+        problems.append(f"{run.metrics} is not what {run.summary.name} vouches for")
     return problems + [problem for split in splits for problem in _wrong_scores(run, split, summary)]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DataError
-from ...files import read_json, sha256_file
+from ...files import digest_of, read_json, sha256_file
 from ...runs import Run
 from ...slices.gallery import Gallery, from_npz
 
@@ -80,10 +80,8 @@ def is_drift(path: Path) -> bool:
 
 def read_slices(path: Path) -> SlicesEvidence:
     """Read a folder of `slices`. Raises DataError if it is damaged."""
-    content = _read(
-        path / "slices.json",
-        {"run", "split", "n", "whole", "family", "slices", "mixes", "galleries", "galleries_sha256", "command"},
-    )
+    keys = {"run", "split", "n", "whole", "family", "slices", "mixes", "galleries", "galleries_sha256", "command"}
+    content = _read(path / "slices.json", {*keys, "slices_sha256"}, "slices_sha256")
     problems = []
     predictions = Run(Path(content["run"])).predictions(content["split"])
     if predictions.is_file() and sha256_file(predictions) != content["predictions_sha256"]:
@@ -95,14 +93,15 @@ def read_slices(path: Path) -> SlicesEvidence:
 
 def read_drift(path: Path) -> DriftEvidence:
     """Read a folder of `drift`. Raises DataError if it is damaged."""
-    return DriftEvidence(
-        path, _read(path / "drift.json", {"drift", "n", "reference", "factors", "verdict", "command"}), []
-    )
+    keys = {"drift", "n", "reference", "factors", "verdict", "command", "drift_sha256"}
+    return DriftEvidence(path, _read(path / "drift.json", keys, "drift_sha256"), [])
 
 
-def _read(path: Path, keys: set[str]) -> dict[str, Any]:
+def _read(path: Path, keys: set[str], own: str) -> dict[str, Any]:
     content = read_json(path)
     if not isinstance(content, dict) or not keys <= set(content):
         missing = sorted(keys - set(content)) if isinstance(content, dict) else sorted(keys)
         raise DataError(f"{path} is damaged: it has no {', '.join(missing)}", next="make it again")
+    if content[own] != digest_of(content, own):
+        raise DataError(f"{path} was changed after it was written: its digest does not hold", next="make it again")
     return content
