@@ -80,10 +80,11 @@ def test_sixty_trials_by_two_processes_one_of_them_killed_and_restarted(tiny: Pa
 
 
 def working_on(study: Path, pid: int) -> int | None:
-    """The number of the trial that a process is training, once a checkpoint of it is written."""
+    """The number of the trial that a process is training, once a checkpoint of it is written. One that is to be pruned is not: its
+    end is decided, and another process tells it."""
     for trial in reader(study)():
         name = trial.user_attrs.get("worker", "")
-        if trial.state.name == "RUNNING" and f"-{pid}-" in name:
+        if trial.state.name == "RUNNING" and f"-{pid}-" in name and "pruned_at" not in trial.user_attrs:
             run = Run(study / "trials" / f"{trial.number:04d}")
             if (run.checkpoints / "last.safetensors").exists() and not run.finished:
                 return int(trial.number)
