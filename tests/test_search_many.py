@@ -80,7 +80,7 @@ def test_sixty_trials_by_two_processes_one_of_them_killed_and_restarted(tiny: Pa
 
 
 def working_on(study: Path, pid: int) -> int | None:
-    """The number of the trial that a process is training, once a checkpoint of it is written. One that is to be pruned is not: its
+    """The number of the trial that a process is training, once a checkpoint of it is written. Not one that is to be pruned: its
     end is decided, and another process tells it."""
     for trial in reader(study)():
         name = trial.user_attrs.get("worker", "")
