@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from histoproof.compare import holm
 from histoproof.data.store import open_store
 from histoproof.drift import EFFECT, drift
-from histoproof.drift.moved import compare, holm, least_detectable, stability_index
+from histoproof.drift.moved import compare, least_detectable, stability_index
 from histoproof.errors import ConfigError, DataError, OutputError, RunError, SealedError
 from histoproof.train import train
 

@@ -4,15 +4,15 @@
 tumour at the frozen threshold.
 """
 
-import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from . import files
 from .errors import HistoproofError, RunError
 from .experiment import config_digest
-from .files import canonical, readable, sha256_file
+from .files import readable, sha256_file
 from .inference import TrainedModel, load_model
 from .runs import Run, open_run
 
@@ -58,8 +58,8 @@ def is_champion(path: Path) -> bool:
 
 
 def digest_of(content: dict[str, Any]) -> str:
-    """SHA-256 over the canonical JSON of a champion's content without `champion_sha256`."""
-    return hashlib.sha256(canonical({k: v for k, v in content.items() if k != "champion_sha256"}).encode()).hexdigest()
+    """The digest that a champion's content keeps of itself, `champion_sha256`: see `files.digest_of`."""
+    return files.digest_of(content, "champion_sha256")
 
 
 def open_model(path: Path) -> TrainedModel:

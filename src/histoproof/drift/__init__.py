@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..checkpoint import read as read_checkpoint
+from ..compare import holm
 from ..compute import deterministic
 from ..data.partition import Part, open_part
 from ..data.store import open_store
@@ -24,7 +25,7 @@ from ..inference import TrainedModel, load_model, logits, predict_workers, proba
 from ..predict import read_patches
 from ..provenance import command_line
 from ..runs import Run, open_run
-from .moved import compare, holm, least_detectable
+from .moved import compare, least_detectable
 from .words import said, verdict
 
 __all__ = ["ALPHA", "EFFECT", "drift"]
@@ -201,6 +202,7 @@ def _compared(
     if scores.valid is not None:
         rows.append({"name": "score", "family": "score", "unit": "probability", **compare(scores.valid, scores.new)})
     for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
+        assert p is not None  # none was left out
         row["p_corrected"] = p
         row["flagged"] = p < alpha and row["ks"] >= effect
     ranked = sorted((row for row in rows if row["name"] != "score"), key=lambda row: (-row["ks"], row["name"]))

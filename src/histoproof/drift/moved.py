@@ -6,13 +6,12 @@ differ from the training set, as any few slides would, and be significant. So a 
 worth the name."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["QUANTILES", "compare", "holm", "least_detectable", "stability_index"]
+__all__ = ["QUANTILES", "compare", "least_detectable", "stability_index"]
 
 Floats = NDArray[np.float64]
 
@@ -55,15 +54,6 @@ def stability_index(reference: Floats, new: Floats) -> float:
     ]
     p, q = (c / c.sum() for c in counts)
     return float(((q - p) * np.log(q / p)).sum())
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """Adjusted p-values that keep the chance of any false one at the level (Holm, Scand. J. Statist. 6, 1979)."""
-    out, worst = [0.0] * len(p), 0.0
-    for rank, k in enumerate(sorted(range(len(p)), key=lambda k: p[k])):
-        worst = max(worst, min(1.0, (len(p) - rank) * p[k]))
-        out[k] = worst
-    return out
 
 
 def least_detectable(m: int, n: int, alpha: float, tests: int) -> float:
