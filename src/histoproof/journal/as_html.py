@@ -1,6 +1,5 @@
 """Blocks as HTML: one file, figures inside it, nothing fetched from anywhere."""
 
-import base64
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,6 @@ from .blocks import (
     Heading,
     Listing,
     Paragraph,
-    Picture,
     Source,
     Strong,
     Table,
@@ -90,8 +88,6 @@ class _Html:
                 made = self.table(block) + self.source(block.source)
             case Drawing():
                 made = self.drawing(block) + self.source(block.source)
-            case Picture():
-                made = self.picture(block) + self.source(block.source)
             case Listing():
                 fold = Markup('<details><summary>{}</summary><pre tabindex="0">{}</pre></details>')
                 made = fold.format(block.title, block.text) + self.source(block.source)
@@ -106,12 +102,6 @@ class _Html:
         svg = named + Markup(self.svgs[drawing.name].removeprefix("<svg"))
         figure = Markup('<figure id="f-{}"><div class="plot" tabindex="0">{}</div><figcaption>{}</figcaption></figure>')
         return figure.format(drawing.name, svg, drawing.caption)
-
-    def picture(self, picture: Picture) -> Markup:
-        data = base64.b64encode(picture.path.read_bytes()).decode()
-        image = Markup('<img src="data:image/png;base64,{}" alt="{}">').format(data, picture.alt)
-        figure = Markup('<figure id="f-{}"><div class="plot" tabindex="0">{}</div><figcaption>{}</figcaption></figure>')
-        return figure.format(picture.name, image, picture.caption)
 
     def table(self, table: Table) -> Markup:
         head = Markup("").join(

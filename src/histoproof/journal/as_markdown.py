@@ -17,7 +17,6 @@ from .blocks import (
     Heading,
     Listing,
     Paragraph,
-    Picture,
     Source,
     Strong,
     Table,
@@ -69,7 +68,7 @@ class _Markdown:
                 made = "\n".join(f"- {self.text(item)}" for item in block.items)
             case Table():
                 made = self.table(block) + self.source(block.source)
-            case Drawing() | Picture():
+            case Drawing():
                 image = f"![{_plain(block.alt)}]({quote(self.pngs[block.name])})"
                 made = f"{image}\n\n{_plain(block.caption)}{self.source(block.source)}"
             case Listing():

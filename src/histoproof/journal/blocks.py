@@ -18,7 +18,6 @@ __all__ = [
     "Heading",
     "Listing",
     "Paragraph",
-    "Picture",
     "Source",
     "Strong",
     "Table",
@@ -117,18 +116,6 @@ class Drawing:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A PNG file of the evidence, as it lies there, with its source."""
-
-    name: str
-    """Unique on the page; the name of its copy."""
-    path: Path
-    caption: str
-    alt: str
-    source: Source
-
-
-@dataclass(frozen=True)
 class Listing:
     """A file's text, folded away."""
 
@@ -146,7 +133,7 @@ class Fold:
     open: bool = True
 
 
-Block = Heading | Paragraph | Bullets | Table | Drawing | Picture | Listing | Fold
+Block = Heading | Paragraph | Bullets | Table | Drawing | Listing | Fold
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from ..errors import DataError
 from ..files import sha256_file, write_bytes, write_json, write_text
 from .as_html import html_page
 from .as_markdown import markdown_page
-from .blocks import Block, Drawing, Fold, Picture
+from .blocks import Block, Drawing, Fold
 from .chapters import chapters
 from .commas import use_commas
 from .evidence import Evidence
@@ -34,14 +34,10 @@ def write_pages(found: Evidence, out: Path, lang: str, *, place: Path | None = N
     w, place = language(lang), out if place is None else place
     pages = _whole(lambda: chapters(found, w))
     svgs, pngs, assets = {}, {}, {}
-    for block in (b for chapter in pages for b in _pictures(chapter.blocks)):
-        pngs[block.name] = f"assets/img/{block.name}.png"
-        if isinstance(block, Drawing):
-            svgs[block.name], assets[pngs[block.name]] = _whole(
-                partial(render, _in_language(block.draw, w), f"{block.name}-svg")
-            )
-        else:
-            assets[pngs[block.name]] = block.path.read_bytes()
+    for drawing in (d for chapter in pages for d in _drawings(chapter.blocks)):
+        pngs[drawing.name] = f"assets/img/{drawing.name}.png"
+        made = _whole(partial(render, _in_language(drawing.draw, w), f"{drawing.name}-svg"))
+        svgs[drawing.name], assets[pngs[drawing.name]] = made
     title, seen = w.say("title"), glance(found, w)
     html = html_page(pages, svgs, w, title=title, glance=seen, place=place, version=__version__)
     names = ["journal.html", "journal.md", *assets]
@@ -78,9 +74,9 @@ def _in_language(draw: Callable[[], Figure], w: Language) -> Callable[[], Figure
     return drawn
 
 
-def _pictures(blocks: Sequence[Block]) -> Iterator[Drawing | Picture]:
+def _drawings(blocks: Sequence[Block]) -> Iterator[Drawing]:
     for block in blocks:
-        if isinstance(block, Drawing | Picture):
+        if isinstance(block, Drawing):
             yield block
         elif isinstance(block, Fold):
-            yield from _pictures(block.blocks)
+            yield from _drawings(block.blocks)

@@ -1,6 +1,5 @@
 """The champion in chapter 5: how it was chosen, its seeds, calibration, threshold, what it was compared with."""
 
-import functools
 import shlex
 from collections.abc import Mapping
 from typing import Any
@@ -281,10 +280,5 @@ def _groups(champion: ChampionEvidence) -> NDArray[np.str_] | None:
         return None
 
 
-@functools.cache
-def _default_words() -> Mapping[str, str]:
-    return figures.WORDS
-
-
 def _words(w: Language) -> Mapping[str, str]:
-    return {**_default_words(), **w.get("figure.champion")}
+    return {**figures.WORDS, **w.get("figure.champion")}

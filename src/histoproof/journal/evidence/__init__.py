@@ -61,10 +61,6 @@ class Evidence:
                     return other
         return None
 
-    def store(self, path: Path) -> StoreEvidence:
-        """The store at `path`."""
-        return next(store for store in self.stores if store.path.absolute() == path.absolute())
-
 
 def read_evidence(paths: Sequence[Path]) -> Evidence:
     """Read run folders, folders with runs in them, stores, audits, studies and git repositories.
