@@ -9,12 +9,18 @@ from typing import Any, NoReturn
 import h5py
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from histoproof.data.pack import pack
 from histoproof.data.pcam import SplitName, official_name
 from histoproof.data.synth import synth
 
 REPOSITORY = Path(__file__).parents[1]
+
+# Same tests, same cases: property tests draw the same examples every time. HYPOTHESIS_PROFILE=explore draws new ones.
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.register_profile("explore", deadline=None, max_examples=1000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
 def lacking(reason: str) -> NoReturn:

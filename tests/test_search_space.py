@@ -165,7 +165,13 @@ def dimensions(draw: st.DrawFn) -> Dimension:
             if "int" in kind
             else float(f"{max(room / draw(st.integers(1, 50)), 1e-6):.6g}")
         )
-    return of(x=content)["x"]
+    try:
+        return of(x=content)["x"]
+    except (
+        ConfigError
+    ) as refused:  # low + n steps is not always a float: such a space is refused, and no case for these laws
+        assume("more digits than can be added up" not in str(refused))
+        raise
 
 
 @given(dimensions())
