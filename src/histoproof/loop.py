@@ -96,7 +96,7 @@ class Loop:
             )
             with closing(batches):
                 for batch in batches:
-                    self._train_step(batch)
+                    self.train_step(batch)
                     if progress:
                         progress(at.step, total, f"epoch {at.epoch + 1}  loss {at.loss_sum / at.patches:.4f}")
                     if self._told_to_stop(stop):
@@ -127,7 +127,8 @@ class Loop:
         mine = torch.tensor([int(stop.requested)], device=self.setup.device)
         return any(bool(flag) for flag in world.gathered(mine))
 
-    def _train_step(self, batch: Batch) -> None:
+    def train_step(self, batch: Batch) -> None:
+        """One step, written down. Raises TrainingError where loss or gradient are no longer finite."""
         at = self.at
         lr = self.schedule.lr(at.step)
         weights = checkpoint.fingerprint(self.model.state_dict().values())
