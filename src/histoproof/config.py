@@ -78,8 +78,9 @@ class DataConfig(_Section):
     residency: Literal["auto", "disk", "ram", "device"] = "auto"
     """Where pixels are read from; changes speed, never results. auto: a GPU's memory if it fits,
     else disk (through the page cache)."""
-    prefetch: Annotated[int, Field(ge=0, le=64)] = 4
-    """Batches prepared ahead by a thread; 0: none. Changes speed, never results."""
+    prefetch: Annotated[int, Field(ge=0, le=64)] | None = None
+    """Batches prepared ahead by a thread of its own; 0: none. null: 4 for a GPU; on CPUs the next one, by the worker that has
+    nothing to do. Changes speed, never results."""
     verify: bool = True
     """Digest the store's splits before training and refuse one that was changed after packing."""
     partition: Annotated[str, Field(min_length=1)] | None = None

@@ -6,8 +6,9 @@ when a batch is ready, never what is in it.
 
 import queue
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -21,7 +22,7 @@ from ..config import AugmentConfig
 from ..errors import ConfigError
 from .partition import Patches, PooledImages
 
-__all__ = ["Batch", "Pixels", "Sampler", "channel_statistics", "make_batch", "prefetched"]
+__all__ = ["Ahead", "Batch", "Pixels", "Sampler", "channel_statistics", "make_batch", "prefetched"]
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,27 @@ def make_batch(
     if colour is not None:
         colour = (colour[0].to(images.device), colour[1].to(images.device))
     return Batch(step, indices, images, labels, colour)
+
+
+class Ahead:
+    """The batches of an epoch from step `start` on; whoever has nothing better to do makes the next one ahead."""
+
+    def __init__(self, pixels: Pixels, sampler: Sampler, augment: AugmentConfig, epoch: int, start: int) -> None:
+        self._make = partial(make_batch, pixels, sampler, sampler.order(epoch), augment, epoch)
+        self._step, self._end = start, sampler.steps_per_epoch
+        self._ready: Batch | None = None
+
+    def prepare(self) -> None:
+        """Make the next batch, unless it is made or there is none."""
+        if self._ready is None and self._step < self._end:
+            self._ready = self._make(self._step)
+
+    def __iter__(self) -> Iterator[Batch]:
+        while self._step < self._end:
+            self.prepare()
+            assert self._ready is not None
+            batch, self._ready, self._step = self._ready, None, self._step + 1
+            yield batch
 
 
 def prefetched(
