@@ -96,6 +96,16 @@ def test_prefetching_and_residency_change_nothing(split: Split, depth: int | Non
         assert all(torch.equal(a, b) for a, b in zip(batch.colour, plain.colour, strict=True))
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_pinned_buffers_are_not_filled_again_before_they_were_copied(split: Split) -> None:
+    device = torch.device("cuda")
+    pixels, rows = Pixels(split, "disk", device), [np.arange(k, k + 50, dtype=np.int64) for k in range(100)]
+    taken = [pixels.take(some) for some in rows]
+    for some, found in zip(rows, taken, strict=True):
+        assert np.array_equal(found.cpu().numpy(), split.images[some])
+
+
 def test_a_failure_in_the_prefetch_thread_reaches_the_loop(split: Split) -> None:
     assert split.labels is not None
     s = Sampler(np.array([0, 999_999], dtype=np.int64), np.zeros(1_000_000, np.uint8), "natural", 2, 1)

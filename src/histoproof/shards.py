@@ -40,7 +40,8 @@ class StepResult:
 
 @dataclass(frozen=True)
 class _Part:
-    loss_sum: float
+    loss_sum: Tensor
+    """Over its patches, a scalar on the device: to read it would be to wait for the device."""
     gradients: list[Tensor]
     """Of all parameters but the first layer's weight."""
     dy: Tensor | None
@@ -114,8 +115,11 @@ class ShardedStep:
             norms += wide.norms
             if wide.digests is not None:
                 digests[self._place] = wide.digests
-        norm = float(torch.linalg.vector_norm(torch.stack(norms)))
-        return StepResult(sum(part.loss_sum for part in parts) / size, gradients, norm, digests)
+        norm = torch.linalg.vector_norm(torch.stack(norms))
+        *losses, length = torch.stack(
+            [*(part.loss_sum for part in parts), norm]
+        ).tolist()  # the one wait for the device
+        return StepResult(sum(losses) / size, gradients, length, digests)
 
     def _parts(
         self,
@@ -149,7 +153,7 @@ class ShardedStep:
         gradients = [next(shaped) for _ in self._parameters]
         found = [next(shaped) for _ in statistics]
         dy = next(shaped)[:patches] if self._width else None
-        return _Part(float(pieces[-1]), self._laid_out(gradients), dy, found, patches)
+        return _Part(pieces[-1].squeeze(0), self._laid_out(gradients), dy, found, patches)
 
     def _part(
         self, worker: int, batch: Batch, y: Tensor | None, step: int, shard: int, cut: slice, scale: float
@@ -171,7 +175,7 @@ class ShardedStep:
         gradients = list(torch.autograd.grad(loss * scale, wanted))
         dy = gradients.pop() if y is not None else None
         statistics = [s.clone() for s in replica.statistics]
-        return _Part(loss.item(), self._laid_out(gradients), dy, statistics, len(images))
+        return _Part(loss.detach(), self._laid_out(gradients), dy, statistics, len(images))
 
     def _room(self, shard: int, images: Tensor) -> Tensor:
         """Where a shard's input is written, kept between steps: fresh memory costs a page fault every 4 KB."""
@@ -202,9 +206,8 @@ class ShardedStep:
 def _flat(part: _Part, rows: int) -> Tensor:
     """A part as one float32 vector: gradients, statistics, dy (padded to `rows` patches), loss. Nothing is lost: all of it was
     computed in float32 or less."""
-    loss = part.gradients[0].new_tensor([part.loss_sum])
     dy = [] if part.dy is None else [F.pad(part.dy.float(), (0, 0, 0, rows - len(part.dy)))]
-    return torch.cat([t.reshape(-1) for t in (*part.gradients, *part.statistics, *dy, loss)])
+    return torch.cat([t.reshape(-1) for t in (*part.gradients, *part.statistics, *dy, part.loss_sum)])
 
 
 def _replica(model: nn.Module) -> _Replica:
