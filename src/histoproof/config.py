@@ -232,7 +232,8 @@ class TrainConfig(_Section):
     """auto: a GPU if there is one."""
     shards: Annotated[int, Field(ge=1, le=1024)] = 4
     """A batch is cut into this many parts, each computed alone with one thread and summed in a fixed order: so the number
-    of workers cannot change the bits. 1 gives that up: bits then depend on the number of threads."""
+    of workers cannot change the bits. 1 gives that up: bits then depend on the number of threads. An MLP whose first layer takes
+    the pixels is computed for the whole batch instead, that layer in four fixed blocks."""
     workers: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Threads that share the work; null: as many as there are cores, at most `shards`."""
     checkpoint_every_steps: Annotated[int, Field(ge=1)] | None = None
