@@ -20,7 +20,7 @@ from .drive import Plan, Scratch, carry_out
 from .measure import Effort, Stage, Stopped
 from .options import checked_samples
 from .rounds import Case, Outcome
-from .rows import rate_ratio
+from .rows import nearest, rate_ratio
 
 __all__ = ["audit"]
 
@@ -76,8 +76,8 @@ def audit(
                 "settings": {"checksums": checksums},
             },
             rows=[_case(variant, run) for variant, run in stages.items()],
-            ceilings=[],
-            ceiling_of=lambda one, _: None,
+            ceilings=[_ceiling(partial(_read, files, size))],
+            ceiling_of=lambda one, ceilings: _bound(one, ceilings, size / patches),
             costs=_costs,
             more=lambda one: {"bytes_per_s": _bytes(one, size / patches)},
             scratch=scratch,
@@ -104,6 +104,22 @@ def _case(variant: str | None, run: Callable[[int], float]) -> Case:
     return Case(name, opened, threads={"workers": threads() if variant is None else 1})
 
 
+def _ceiling(run: Callable[[int], float]) -> Case:
+    how = "all files from one end to the other, 8 MiB at a time, one thread"
+
+    @contextmanager
+    def opened() -> Iterator[dict[str, Stage]]:
+        yield {"rate": Stage(run, settle=0)}
+
+    return Case({"what": "ceiling", "ceiling": "file_read", "how": how}, opened, facts={"unit": "bytes/s", "how": how})
+
+
+def _bound(outcome: Outcome, ceilings: dict[str, Any], each: float) -> dict[str, Any] | None:
+    if outcome.case.name["variant"] == "read" or "file_read" not in ceilings:
+        return None
+    return nearest(outcome.estimate("end_to_end"), {"file_read": ceilings["file_read"]["median"] / each})
+
+
 def _audited(folder: Path, checksums: bool | None, patches: int, scratch: Scratch, n: int) -> float:
     def look(*_: object) -> None:
         if scratch.stopped():
@@ -114,14 +130,14 @@ def _audited(folder: Path, checksums: bool | None, patches: int, scratch: Scratc
     return float(n * patches)
 
 
-def _read(files: Sequence[Path], patches: int, n: int) -> float:
+def _read(files: Sequence[Path], work: float, n: int) -> float:
     room = bytearray(_PIECE)
     for _ in range(n):
         for path in files:
             with path.open("rb", buffering=0) as file:
                 while file.readinto(room):
                     pass
-    return float(n * patches)
+    return n * work
 
 
 def _unpacked(files: Sequence[Path], patches: int, n: int) -> float:

@@ -18,7 +18,7 @@ from ..compare import holm
 from .causes import causes
 from .result import read_bench
 from .rows import IDENTITY
-from .words import name_of, number
+from .words import name_of, number, scale_of
 
 __all__ = ["MULTIPLICITY", "compare", "compare_words", "ratio_interval"]
 
@@ -58,7 +58,7 @@ def compare(a: Path, b: Path) -> dict[str, Any]:
         "ceilings": ceilings,
         "only_a": only_a,
         "only_b": only_b,
-        "causes": [] if identical else causes(first, second, rows, ceilings),
+        "causes": [] if identical or not rows else causes(first, second, rows, ceilings),
         "multiplicity": MULTIPLICITY,
     }
 
@@ -77,6 +77,8 @@ def compare_words(result: dict[str, Any]) -> list[str]:
         lines.append(
             f"{len(changed)} of {len(rows)} rates changed ({len({_key(row) for row in rows})} rows, by stage):"
         )
+    if len({row["changed"] for row in changed}) > 1:
+        lines.append("they went both ways: no one cause explains all of them")
     lines += [_words(row) for row in sorted(changed, key=lambda row: -abs(math.log(row["ratio"]["value"])))]
     if rows and not changed:
         widest = max(rows, key=lambda row: abs(math.log(row["ratio"]["value"])))
@@ -88,8 +90,9 @@ def compare_words(result: dict[str, Any]) -> list[str]:
             told = [f"{name_of(row)} ({row['status'].replace('_', ' ')})" for row in result[name]]
             few = ", ".join(told[:4]) + (", ..." if len(told) > 4 else "")
             lines.append(f"measured in {name[-1].upper()} only: {len(told)} rows: {few}")
-    lines += _cause_words(result["causes"], bool(changed))
-    return [*lines, result["multiplicity"]]
+    if rows:
+        lines += [*_cause_words(result["causes"], bool(changed)), result["multiplicity"]]
+    return lines
 
 
 def ratio_interval(a: Sequence[float], b: Sequence[float], name: str, level: float = 0.95) -> tuple[float, float]:
@@ -185,11 +188,13 @@ def _words(row: dict[str, Any]) -> str:
 def _ratio(row: dict[str, Any]) -> str:
     ratio = row["ratio"]
     between = "" if ratio["low"] is None else f" ({ratio['low']:.3f} to {ratio['high']:.3f})"
-    return f"{number(row['a'])} -> {number(row['b'])}, x {ratio['value']:.3f}{between}"
+    factor, unit = scale_of(row.get("unit", "images/s"))
+    return f"{number(row['a'] / factor)} -> {number(row['b'] / factor)} {unit}, x {ratio['value']:.3f}{between}"
 
 
 def _cause_words(found: list[dict[str, Any]], changed: bool) -> list[str]:
     if not found:
-        return ["nothing that was recorded differs"]
+        explains = " and would explain it: measure both again, in turn" if changed else ""
+        return [f"nothing that was recorded differs{explains}"]
     head = "the likeliest causes:" if changed else "what differs nonetheless:"
     return [head, *(f"  {n}. {one['cause']}: {one['evidence']}" for n, one in enumerate(found, start=1))]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["markdown", "name_of", "number", "table", "words"]
+__all__ = ["markdown", "name_of", "number", "scale_of", "table", "words"]
 
 _HEADS = (
     "",
@@ -20,6 +20,7 @@ _HEADS = (
     "RAM",
 )
 _ALL = 0.95
+_LEFT = {"", "device", "precision", "bottleneck", "ceiling"}
 _UNITS = (("bytes/s", 1e9, "GB/s"), ("flop/s", 1e9, "GFLOP/s"))
 
 
@@ -35,7 +36,10 @@ def words(content: dict[str, Any]) -> list[str]:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """Heads, and a line a row that has a rate: images/s end to end and by stage, what binds it, memory."""
+    """Heads, and a line a row that has a rate: images/s end to end and by stage, what binds it, memory; of an audit also GB/s."""
+    if any("bytes_per_s" in row for row in rows):
+        heads = ["", "images/s", "95 %", "GB/s of files", "ceiling", "RAM"]
+        return [heads, *(_of_files(row) for row in rows if row["bytes_per_s"])]
     lines = [_line(row) for row in rows if row["images_per_s"] is not None]
     vram = any(row["peak_vram_bytes"] is not None for row in rows)
     heads = [*_HEADS, *(["VRAM"] if vram else [])]
@@ -88,7 +92,7 @@ def markdown(content: dict[str, Any]) -> str:
         "",
         *(["stopped by " + content["stopped"], ""] if content["stopped"] else []),
         "| " + " | ".join(heads) + " |",
-        "|" + "|".join("---" if n < 3 else "--:" for n in range(len(heads))) + "|",
+        "|" + "|".join("---" if head in {*_LEFT, "model"} else "--:" for head in heads) + "|",
         *("| " + " | ".join(line) + " |" for line in lines),
         "",
         *(f"- {line}" for line in unmeasured(content["rows"])),
@@ -96,7 +100,7 @@ def markdown(content: dict[str, Any]) -> str:
         "| ceiling | median | 95 % | how |",
         "|---|--:|--:|---|",
         *(
-            f"| {name} | {_with_unit(one['median'], one['unit'])} | {_between(one)} | {one['how']} |"
+            f"| {name} | {_with_unit(one['median'], one['unit'])} | {_between(one, scale_of(one['unit'])[0])} | {one['how']} |"
             for name, one in content["ceilings"].items()
         ),
         "",
@@ -140,6 +144,18 @@ def _line(row: dict[str, Any]) -> list[str]:
     ]
 
 
+def _of_files(row: dict[str, Any]) -> list[str]:
+    rate, ceiling = row["images_per_s"], row["ceiling"]
+    return [
+        " ".join(filter(None, (row["what"], row["variant"]))),
+        number(rate["median"]),
+        _between(rate),
+        number(row["bytes_per_s"]["median"] / 1e9),
+        "-" if ceiling is None else f"{ceiling['fraction']:.0%} of {ceiling['name']}",
+        _bytes(row["peak_ram_bytes"]),
+    ]
+
+
 def name_of(row: dict[str, Any]) -> str:
     """A row in a few words."""
     parts = [row.get(name) for name in ("model", "variant", "device", "precision")]
@@ -149,7 +165,7 @@ def name_of(row: dict[str, Any]) -> str:
 
 def _plain(lines: list[list[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    left = {0, 1, 2, 9, 10}
+    left = {n for n, head in enumerate(lines[0]) if head in _LEFT}
     return [
         "  ".join(
             c.ljust(w) if n in left else c.rjust(w) for n, (c, w) in enumerate(zip(line, widths, strict=True))
@@ -162,15 +178,18 @@ def _ceiling(one: dict[str, Any]) -> str:
     return f"{_with_unit(one['median'], one['unit'])} ({one['how']})"
 
 
+def scale_of(unit: str) -> tuple[float, str]:
+    """(what to divide by, the unit then) for people."""
+    return next(((factor, short) for name, factor, short in _UNITS if name == unit), (1.0, unit))
+
+
 def _with_unit(value: float, unit: str) -> str:
-    for name, factor, short in _UNITS:
-        if unit == name:
-            return f"{number(value / factor)} {short}"
-    return f"{number(value)} {unit}"
+    factor, short = scale_of(unit)
+    return f"{number(value / factor)} {short}"
 
 
-def _between(rate: dict[str, Any]) -> str:
-    return "-" if rate["low"] is None else f"{number(rate['low'])}-{number(rate['high'])}"
+def _between(rate: dict[str, Any], factor: float = 1.0) -> str:
+    return "-" if rate["low"] is None else f"{number(rate['low'] / factor)}-{number(rate['high'] / factor)}"
 
 
 def _bytes(value: int | None) -> str:
