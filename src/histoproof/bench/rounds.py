@@ -1,5 +1,6 @@
 """The stopwatch: every row has its turn in every round, in another order each time, so that drift falls on all of them alike."""
 
+import gc
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -80,6 +81,8 @@ def run_cases(
         if outcome.case.open is None:
             outcome.status, outcome.reason = "not_measured", outcome.case.reason
     total, done = effort.rounds * len(cases), 0
+    trim()
+    gc.freeze()  # what is there already is not looked through again between turns: that takes 0.1 s
     try:
         for turn in range(effort.rounds):
             for place in rng.permutation(rng.key(0, "bench order", turn), len(cases)).tolist():
@@ -89,6 +92,8 @@ def run_cases(
                     _turn(outcomes[place], effort, stop)
     except (Stopped, KeyboardInterrupt):
         pass
+    finally:
+        gc.unfreeze()
     for outcome in outcomes:
         if outcome.status is None:
             outcome.status = "interrupted"
