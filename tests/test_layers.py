@@ -23,7 +23,7 @@ LAYERS = [
     {"frozen"},
     {"evaluate", "predict", "diff", "spikes"},
     {"loop", "track", "slices", "drift"},
-    {"train"},
+    {"train", "bench"},
     {"twin", "seeds", "dose", "search"},
     {"champion"},
     {"journal"},
