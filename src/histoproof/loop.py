@@ -20,7 +20,7 @@ from .data.batches import Ahead, Batch, Pixels, prefetched
 from .data.partition import Part
 from .errors import RunError, TrainingError
 from .evaluate import predict_split
-from .experiment import Setup, config_digest, data_digest, residency
+from .experiment import Setup, config_digest, data_digest, prefetch, residency
 from .files import JsonLines
 from .inference import TrainedModel
 from .metrics import score
@@ -98,7 +98,7 @@ class Loop:
         total = self.setup.sampler.steps_per_epoch * config.train.epochs
         while at.epoch < config.train.epochs:
             self.model.train()
-            with closing(self._batches()) as batches:
+            with closing(self.batches()) as batches:
                 for batch in batches:
                     self.train_step(batch)
                     if progress:
@@ -116,15 +116,15 @@ class Loop:
                 return "pruned"
         return "finished"
 
-    def _batches(self) -> Generator[Batch, None, None]:
-        """The rest of the epoch."""
-        data, at = self.config.data, self.at
+    def batches(self) -> Generator[Batch, None, None]:
+        """The rest of the epoch, each batch made while the one before is trained on."""
+        at, depth = self.at, prefetch(self.config, self.setup.device)
         what = (self.pixels, self.setup.sampler, self.config.augment, at.epoch, at.step_in_epoch)
-        if data.prefetch is None and self.setup.device.type == "cpu":
+        if depth is None:
             self.ahead = Ahead(*what)
             yield from self.ahead
         else:
-            yield from prefetched(*what, 4 if data.prefetch is None else data.prefetch)
+            yield from prefetched(*what, depth)
 
     def _stopped(self, stop: StopRequest) -> Literal["stopped"]:
         self.save()

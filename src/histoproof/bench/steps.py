@@ -9,13 +9,13 @@ import torch
 
 from .. import models
 from ..compute import Workers, deterministic
-from ..data.batches import Batch, Pixels, make_batch, prefetched
+from ..data.batches import Batch, Pixels, make_batch
 from ..evaluate import predict_split
-from ..experiment import Setup, residency, threads
+from ..experiment import Setup, prefetch, residency, threads
 from ..inference import TrainedModel
 from ..loop import Loop
 from ..metrics import score
-from ..optim import build_optimizer, clip
+from ..optim import Update, build_optimizer, clip_factor
 from ..runs import create
 from ..shards import ShardedStep
 from .drive import Scratch
@@ -38,7 +38,7 @@ def stages_of(setup: Setup, scratch: Scratch, *, costs: bool) -> Iterator[dict[s
         folder = stack.enter_context(TemporaryDirectory(dir=scratch.path))
         loop = stack.enter_context(closing(Loop(setup, create(Path(folder) / "run"), workers)))
         loop.model.train()
-        feed = stack.enter_context(closing(_Feed(setup, loop)))
+        feed = stack.enter_context(closing(_Feed(loop)))
         where = residency(config, setup.train, device)
         travels = device.type == "cuda" and where != "device"
         reader = _Reader(setup, Pixels(setup.train, where, CPU) if travels else loop.pixels)
@@ -47,7 +47,7 @@ def stages_of(setup: Setup, scratch: Scratch, *, costs: bool) -> Iterator[dict[s
         if travels:
             stages["transfer"] = transfer_of(batch.images)
         stages["compute"] = Stage(_arithmetic(setup, workers, batch))
-        depth = config.data.prefetch + 2
+        depth = (prefetch(config, device) or 0) + 2
 
         def settle(seconds: dict[str, float]) -> int:
             # A queue that filled up while nothing was timed is a lead, unless reading keeps up anyway.
@@ -94,8 +94,8 @@ class _Reader:
 class _Feed:
     """The training itself, as `fit` does it: prefetched batches, each step written down; epoch after epoch."""
 
-    def __init__(self, setup: Setup, loop: Loop) -> None:
-        self._setup, self._loop = setup, loop
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
         self._batches: Generator[Batch, None, None] | None = None
 
     def train(self, n: int) -> float:
@@ -110,10 +110,7 @@ class _Feed:
     def _next(self) -> Batch:
         while True:
             if self._batches is None:
-                config, at = self._setup.config, self._loop.at
-                self._batches = prefetched(
-                    self._loop.pixels, self._setup.sampler, config.augment, at.epoch, 0, config.data.prefetch
-                )
+                self._batches = self._loop.batches()
             batch = next(self._batches, None)
             if batch is not None:
                 return batch
@@ -133,8 +130,8 @@ def _arithmetic(setup: Setup, workers: Workers, batch: Batch) -> Callable[[int],
     config = setup.config
     model = models.build(config.model, config.seed).to(setup.device)
     model.train()
-    optimizer = build_optimizer(config.optim, model)
     parameters = [p for p in model.parameters() if p.requires_grad]
+    update = Update(build_optimizer(config.optim, model), parameters, workers)
     step = ShardedStep(
         model,
         config.train.shards,
@@ -147,11 +144,8 @@ def _arithmetic(setup: Setup, workers: Workers, batch: Batch) -> Callable[[int],
 
     def run(n: int) -> float:
         for turn in range(n):
-            gradients = step(batch, turn, 1.0).gradients
-            clip(gradients, config.optim.max_grad_norm)
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                parameter.grad = gradient
-            optimizer.step()
+            found = step(batch, turn, 1.0)
+            update(found.gradients, config.optim.lr, clip_factor(found.norm, config.optim.max_grad_norm))
         return float(n * len(batch.indices))
 
     return run

@@ -9,7 +9,7 @@ from typing import Any
 from ..compute import available_cores
 from ..config import Config, MlpConfig, load, parse
 from ..errors import HistoproofError
-from ..experiment import Setup, config_digest, prepare, threads
+from ..experiment import Setup, config_digest, prefetch, prepare, threads
 from ..models import build, parameter_count
 from .ceilings import DTYPES, copy_cases, gemm_cases, largest_piece, reading_cases, transfer_cases
 from .drive import Plan, Scratch, carry_out, effort_of
@@ -144,7 +144,7 @@ def _case(
         threads={
             "intra_op": intra_op,
             "workers": workers,
-            "prefetch": config.data.prefetch,
+            "prefetch": prefetch(config, device.torch) or 0,
             "cores": available_cores(),
         },
         facts=facts,
