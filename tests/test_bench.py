@@ -213,6 +213,7 @@ def test_the_audit_beside_plain_reads(tmp_path: Path, official: Path, store: Pat
         ({"precisions": ["int8"]}, "fp32, bf16, fp16"),
         ({"split": "test"}, "train, valid"),
         ({"samples": 0}, "--samples 0"),
+        ({"sets": ["seed=1"]}, "--config"),
     ],
 )
 def test_what_cannot_be_asked_is_answered_before_anything_is_made(

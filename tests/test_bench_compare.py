@@ -337,6 +337,11 @@ def test_odd_conditions_break_nothing(tmp_path: Path) -> None:
         compare_words(pair(tmp_path / str(n), change, speed=0.5))
 
 
+def test_what_a_file_says_cannot_steer_the_terminal(tmp_path: Path) -> None:
+    found = pair(tmp_path, at("environment", "cpu", "model", value="Xeon\x1b[2J\nA: forged"), speed=0.5)
+    assert all(line.isprintable() for line in compare_words(found))
+
+
 def test_exit_codes(tmp_path: Path) -> None:
     a, b = written(tmp_path / "a.json", result(1)), written(tmp_path / "b.json", result(2, speed=0.5))
     write_text(tmp_path / "c.yaml", "seed: 1\n")

@@ -64,7 +64,11 @@ def compare(a: Path, b: Path) -> dict[str, Any]:
 
 
 def compare_words(result: dict[str, Any]) -> list[str]:
-    """The lines that the command prints."""
+    """The lines that the command prints; what no terminal should be sent, and a file may hold, is replaced."""
+    return ["".join(c if c.isprintable() else "?" for c in line) for line in _lines(result)]
+
+
+def _lines(result: dict[str, Any]) -> list[str]:
     if result["identical"]:
         return ["identical: both are the same measurement"]
     a, b, rows = result["a"], result["b"], result["rows"]

@@ -1,11 +1,13 @@
 """What the benches have in common: ceilings and rows measured in the same rounds, then written down."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from ..errors import ConfigError
 from ..files import check_new
 from ..signals import StopRequest
 from .ceilings import ceilings_json
@@ -63,6 +65,8 @@ def carry_out(
 ) -> dict[str, Any]:
     """Measure what `make` plans, and write it into a new folder; returns the content of bench.json. A first signal ends it after
     the sample in hand, and what was measured is written all the same."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("bench measures one process: this is one of several", next="start it without torchrun")
     if out is not None:
         check_new(out, what="bench result")
     plan = make()

@@ -18,6 +18,7 @@ from ..config import AugmentConfig, Config, load
 from ..data.batches import channel_statistics
 from ..data.pcam import PATCH_SHAPE
 from ..data.store import Split, open_store
+from ..errors import ConfigError
 from ..experiment import config_digest
 from .ceilings import DTYPES, PIXELS, copy_cases, random_rows, reading_cases, team, transfer_cases
 from .drive import Plan, carry_out, effort_of
@@ -68,6 +69,8 @@ def loader(
         checked_samples(samples)
         sizes, kinds = whole_numbers("--batch-sizes", batch_sizes), checked("--precisions", precisions, DTYPES)
         checked("--split", [split], ("train", "valid"))
+        if sets and config is None:
+            raise ConfigError("--set replaces keys of a config, and there is none", next="give --config as well")
         opened, wanted = open_store(store), asked_devices(devices)
         part = opened.split(split)
         settings = None if config is None else load(config, sets)

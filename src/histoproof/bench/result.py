@@ -96,7 +96,7 @@ class _Rate(_Part):
     median: float = Field(gt=0)
     low: float | None = Field(gt=0)
     high: float | None = Field(gt=0)
-    samples: list[float] = Field(min_length=1, max_length=1_000_000)
+    samples: list[float] = Field(min_length=1, max_length=20_000)
 
 
 class _Ceiling(_Rate):
