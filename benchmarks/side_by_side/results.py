@@ -1,0 +1,74 @@
+"""Results files: one JSON document a part, with the environment, every sample, and the ratios."""
+
+import os
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from histoproof.files import read_json, write_json
+from histoproof.provenance import environment
+
+from .patches import Patches
+from .timing import Plan
+
+__all__ = ["FORMAT", "PARTS", "as_text", "load", "save"]
+
+FORMAT = "histoproof-side-by-side"
+VERSION = 1
+PARTS = ("loaders", "mlp", "cnn", "packing", "inference")
+PEERS = ("webdataset", "datasets", "pyarrow", "tensorstore")
+
+
+def save(folder: Path, part: str, patches: Patches, plan: Plan, measured: dict[str, Any], *, quick: bool) -> Path:
+    """Write folder/PART.json. The environment comes without the paths of one machine: its folder, and those of the command."""
+    here = {key: value for key, value in environment("cpu").items() if key not in ("folder", "command")}
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{part}.json"
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "part": part,
+        "quick": quick,
+        "plan": asdict(plan),
+        "data": patches.described(),
+        **measured,
+        "peers": {name: _version(name) for name in PEERS},
+        "load_average": os.getloadavg(),
+        "environment": here,
+    }
+    write_json(path, content)
+    return path
+
+
+def load(folder: Path) -> dict[str, dict[str, Any]]:
+    """The results that are there, by part."""
+    found = {part: folder / f"{part}.json" for part in PARTS}
+    return {part: read_json(path) for part, path in found.items() if path.exists()}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def as_text(part: str, content: dict[str, Any]) -> str:
+    """A part for the terminal: every row, every ratio, and whether it is what it should at least be."""
+    lines = [f"{part}: {content['data']['patches']:,} {content['data']['kind']}"]
+    for row in content["rows"]:
+        if "not_measured" in row:
+            lines.append(f"  {row['words']:86} not measured: {row['not_measured']}")
+            continue
+        digits = ".2f" if row["unit"] == "GB/s" else ",.0f"
+        low, median, high = (format(row[key], digits) for key in ("low", "median", "high"))
+        memory = f", peak {row['peak_mb']:.0f} MB" if "peak_mb" in row else ""
+        lines.append(f"  {row['words']:86} {median:>9} {row['unit']} ({low} to {high}, n = {row['n']}){memory}")
+    for ratio in content["ratios"]:
+        goal = ""
+        if ratio["goal"] is not None:
+            goal = f"; goal {ratio['goal']:g}: {'met' if ratio['median'] >= ratio['goal'] else 'not met'}"
+        low, median, high = (f"{ratio[key]:.3g}" for key in ("low", "median", "high"))
+        lines.append(f"  = {ratio['words']:84} {median:>9} ({low} to {high}){goal}")
+    return "\n".join(lines)
