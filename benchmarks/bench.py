@@ -14,6 +14,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ def main() -> int:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is fetched; the library would ask
     count = arguments.patches or (128 if quick else 4096)
     plan = Plan(2, arguments.batch_size, 0.0) if quick else Plan(arguments.rounds, arguments.batch_size)
+    longer = plan if quick else replace(plan, rounds=3 * plan.rounds)  # its ratio is near 1: noise must be small
     sizes = arguments.sizes or ([256] if quick else [4096, 8192, 16384])
     try:
         with scratch_folder(arguments.scratch) as scratch:
@@ -43,12 +45,13 @@ def main() -> int:
             parts: dict[str, Callable[[], dict[str, Any]]] = {
                 "loaders": lambda: loaders.measure(data, plan),
                 "mlp": lambda: training.measure_mlp(data, plan),
-                "cnn": lambda: training.measure_cnn(data, plan, 1 if quick else 12),
+                "cnn": lambda: training.measure_cnn(data, longer, 1 if quick else 12),
                 "packing": lambda: packing.measure(data, scratch, sizes, plan),
                 "inference": lambda: predicting.measure(data, plan, 128 if quick else 1024),
             }
             for part in arguments.only or results.PARTS:
-                path = results.save(arguments.out, part, data, plan, parts[part](), quick=quick)
+                used = longer if part == "cnn" else plan
+                path = results.save(arguments.out, part, data, used, parts[part](), quick=quick)
                 print(results.as_text(part, read_json(path)), flush=True)
     except HistoproofError as e:
         print(e, file=sys.stderr)

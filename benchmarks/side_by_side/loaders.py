@@ -9,12 +9,12 @@ from . import as_arrow, as_tensorstore, as_webdataset, course, hdf5_batches, our
 from .ceilings import convert_task, gather_task
 from .contender import Contender, check
 from .patches import Patches
-from .timing import Plan, Task, not_measured, ratio, row, run_rounds, say
+from .timing import Plan, Task, not_measured, one_after_the_other, ratio, row, rows_of, run_rounds, say
 
 __all__ = ["contenders", "measure", "opened"]
 
 COURSE = ("course float32, 0 workers", "course float32, 2 workers", "course gzip, 0 workers", "course gzip, 2 workers")
-OURS, OURS_RAM = "histoproof, memory map", "histoproof, RAM"
+OURS, OURS_RAM, CEILING = "histoproof, memory map", "histoproof, RAM", "gather plus convert"
 WORKERS = 2
 
 
@@ -72,27 +72,19 @@ def measure(patches: Patches, plan: Plan) -> dict[str, Any]:
     samples = run_rounds(tasks, plan)
     for contender in present:
         contender.close()
-    measured = {task.name: row(task, samples[task.name]) for task in tasks}
+    measured = {row["name"]: row for row in rows_of(tasks, samples)}
     rows = [measured.get(name) or missing[name] for name, _, _ in contenders(patches, plan.batch_size)]
+    samples[CEILING] = one_after_the_other(samples["gather"], samples["convert"])
+    ceiling = row(CEILING, "ceiling: one after the other", samples[CEILING])
+    others = [contender.name for contender in present if contender.name not in (OURS, OURS_RAM)]
     return {
-        "rows": [*rows, measured["gather"], measured["convert"]],
-        "ratios": _ratios(samples),
+        "rows": [*rows, measured["gather"], measured["convert"], ceiling],
+        "ratios": [
+            *(ratio(OURS, name, samples, goal=25.0 if name in COURSE else None) for name in others),
+            ratio(OURS, CEILING, samples, goal=0.4, share=True),
+            ratio(OURS_RAM, CEILING, samples, share=True),
+        ],
     }
-
-
-def _ratios(samples: dict[str, list[float]]) -> list[dict[str, Any]]:
-    mine = samples[OURS]
-    ratios = [
-        ratio(f"to {name}", f"histoproof to {name}", mine, samples[name], 25.0 if name in COURSE else None)
-        for name in samples
-        if name not in (OURS, "gather", "convert")
-    ]
-    ceiling = [1 / (1 / g + 1 / c) for g, c in zip(samples["gather"], samples["convert"], strict=True)]
-    return [
-        *ratios,
-        ratio("of the ceiling", "histoproof's part of the gather-plus-convert ceiling", mine, ceiling, 0.4),
-        ratio("of the ceiling, RAM", "the same from RAM", samples[OURS_RAM], ceiling),
-    ]
 
 
 def _block(contender: Contender) -> Callable[[], int]:

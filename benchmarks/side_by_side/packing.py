@@ -23,7 +23,7 @@ from histoproof.errors import HistoproofError
 from histoproof.files import check_space, new_folder
 
 from .patches import Patches
-from .timing import Plan, Task, ratio, row, say
+from .timing import Plan, ratio, row, say
 
 __all__ = ["measure", "write_course_form"]
 
@@ -33,7 +33,7 @@ FLOAT_BYTES = 96 * 96 * 3 * 4
 
 def measure(patches: Patches, scratch: Path, sizes: list[int], plan: Plan) -> dict[str, Any]:
     """A plain-read and a packing row for each number of patches, their ratio, and the peak memory."""
-    rows, ratios = [], []
+    rows, ratios, peaks = [], [], []
     for n in sizes:
         folder = scratch / f"packing-{n}"
         say(f"packing {n:,} patches")
@@ -42,17 +42,13 @@ def measure(patches: Patches, scratch: Path, sizes: list[int], plan: Plan) -> di
             found = _in_own_process(folder, plan.rounds)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+        samples = {}
         for name, words in (("read", "plain sequential h5py read"), ("pack", "histoproof data pack")):
-            task = Task(f"{name}, {n} patches", f"{words}, {n:,} float32 patches", lambda: 0, 0)
-            gb_per_s = [n * FLOAT_BYTES / 1e9 / seconds for seconds in found[f"{name}_s"]]
-            rows.append({**row(task, gb_per_s, "GB/s"), "patches": n})
-        rows[-1] |= {"peak_mb": found["peak_mb"], "before_mb": found["before_mb"]}
-        packed = rows[-1]["samples"]
-        ratios.append(
-            ratio(f"pack to read, {n} patches", f"pack to read, {n:,} patches", packed, rows[-2]["samples"], 0.35)
-        )
-    grown = [row_["peak_mb"] for row_ in rows if "peak_mb" in row_]
-    return {"rows": rows, "ratios": ratios, "memory": {"patches": sizes, "peak_mb": grown}}
+            samples[f"{name} {n}"] = [n * FLOAT_BYTES / 1e9 / seconds for seconds in found[f"{name}_s"]]
+            rows.append(row(f"{name} {n}", f"{words}, {n:,} float32 patches", samples[f"{name} {n}"], "GB/s"))
+        ratios.append(ratio(f"pack {n}", f"read {n}", samples, goal=0.35, share=True))
+        peaks.append({"patches": n, "peak_mb": found["peak_mb"], "before_mb": found["before_mb"]})
+    return {"rows": rows, "ratios": ratios, "memory": peaks}
 
 
 def write_course_form(patches: Patches, folder: Path, n: int) -> None:

@@ -1,4 +1,4 @@
-"""The same patches for every contender: float32 HDF5 (the course), gzip HDF5 (the official form), the store packed of the first."""
+"""The same patches for every contender: float32 HDF5 (the course), gzip HDF5 (the official form), and the store of them."""
 
 import hashlib
 import os

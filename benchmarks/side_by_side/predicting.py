@@ -16,7 +16,7 @@ from histoproof.inference import TrainedModel, logits
 
 from .contender import UnequalError
 from .patches import Patches
-from .timing import Plan, Task, not_measured, ratio, row, run_rounds
+from .timing import Plan, Task, not_measured, ratio, rows_of, run_rounds
 
 __all__ = ["measure"]
 
@@ -46,16 +46,8 @@ def measure(patches: Patches, plan: Plan, count: int) -> dict[str, Any]:
     onnx = not_measured(ONNX, "ONNX Runtime, the same models", "histoproof has no ONNX exporter yet")
     return {
         "patches_a_block": count,
-        "rows": [*(row(task, samples[task.name]) for task in tasks), onnx],
-        "ratios": [
-            ratio(
-                f"to eager, {name}",
-                f"histoproof to a plain eager loop, {name}",
-                samples[f"histoproof, {name}"],
-                samples[f"eager, {name}"],
-            )
-            for name in CONFIGS
-        ],
+        "rows": [*rows_of(tasks, samples), onnx],
+        "ratios": [ratio(f"histoproof, {name}", f"eager, {name}", samples) for name in CONFIGS],
     }
 
 

@@ -12,7 +12,7 @@ from histoproof.provenance import environment
 from .patches import Patches
 from .timing import Plan
 
-__all__ = ["FORMAT", "PARTS", "as_text", "load", "save"]
+__all__ = ["FORMAT", "PARTS", "amount", "as_text", "load", "save"]
 
 FORMAT = "histoproof-side-by-side"
 VERSION = 1
@@ -56,19 +56,24 @@ def _version(package: str) -> str | None:
 
 def as_text(part: str, content: dict[str, Any]) -> str:
     """A part for the terminal: every row, every ratio, and whether it is what it should at least be."""
-    lines = [f"{part}: {content['data']['patches']:,} {content['data']['kind']}"]
+    lines = [f"{part}: {content['data']['patches']:,} {content['data']['kind']}, {content['plan']['rounds']} rounds"]
     for row in content["rows"]:
         if "not_measured" in row:
-            lines.append(f"  {row['words']:86} not measured: {row['not_measured']}")
+            lines.append(f"  {row['words']:88} not measured: {row['not_measured']}")
             continue
-        digits = ".2f" if row["unit"] == "GB/s" else ",.0f"
-        low, median, high = (format(row[key], digits) for key in ("low", "median", "high"))
-        memory = f", peak {row['peak_mb']:.0f} MB" if "peak_mb" in row else ""
-        lines.append(f"  {row['words']:86} {median:>9} {row['unit']} ({low} to {high}, n = {row['n']}){memory}")
+        low, median, high = (amount(row, key) for key in ("low", "median", "high"))
+        lines.append(f"  {row['words']:88} {median:>9} {row['unit']} ({low} to {high})")
     for ratio in content["ratios"]:
         goal = ""
         if ratio["goal"] is not None:
             goal = f"; goal {ratio['goal']:g}: {'met' if ratio['median'] >= ratio['goal'] else 'not met'}"
         low, median, high = (f"{ratio[key]:.3g}" for key in ("low", "median", "high"))
-        lines.append(f"  = {ratio['words']:84} {median:>9} ({low} to {high}){goal}")
+        lines.append(f"  = {ratio['of'] + ' / ' + ratio['to']:86} {median:>9} ({low} to {high}){goal}")
+    for peak in content.get("memory", []):
+        lines.append(f"  peak memory, {peak['patches']:,} patches: {peak['peak_mb']:.0f} MB")
     return "\n".join(lines)
+
+
+def amount(row: dict[str, Any], key: str = "median") -> str:
+    """A row's number, as precise as it is worth."""
+    return format(row[key], ".2f" if row["unit"] == "GB/s" else ",.0f")

@@ -9,7 +9,17 @@ from typing import Any
 
 import torch
 
-__all__ = ["Plan", "Task", "not_measured", "ratio", "row", "run_rounds", "say"]
+__all__ = [
+    "Plan",
+    "Task",
+    "not_measured",
+    "one_after_the_other",
+    "ratio",
+    "row",
+    "rows_of",
+    "run_rounds",
+    "say",
+]
 
 
 @dataclass(frozen=True)
@@ -35,17 +45,17 @@ class Task:
 
 
 def run_rounds(tasks: Sequence[Task], plan: Plan) -> dict[str, list[float]]:
-    """Patches per second of each task, one sample a round. Two blocks before them warm up and say how many make
+    """Patches per second of each task, one sample a round. Blocks before them warm up and say how many make
     `least_s`. The order turns round every time, so that none always follows the same one."""
     before = torch.get_num_threads()
     try:
         repeats = {}
         for task in tasks:
             torch.set_num_threads(task.threads)
-            task.block()
-            start = time.perf_counter()
-            task.block()
-            repeats[task.name] = max(1, round(plan.least_s / (time.perf_counter() - start)))
+            took = _seconds(task)
+            if took < 2 * plan.least_s:  # it may have been the cold start that took so long
+                took = _seconds(task)
+            repeats[task.name] = max(1, round(plan.least_s / took))
         samples: dict[str, list[float]] = {task.name: [] for task in tasks}
         for number in range(plan.rounds):
             say(f"round {number + 1} of {plan.rounds}")
@@ -59,19 +69,20 @@ def run_rounds(tasks: Sequence[Task], plan: Plan) -> dict[str, list[float]]:
         torch.set_num_threads(before)
 
 
-def row(task: Task, samples: list[float], unit: str = "patches/s") -> dict[str, Any]:
+def _seconds(task: Task) -> float:
+    start = time.perf_counter()
+    task.block()
+    return time.perf_counter() - start
+
+
+def row(name: str, words: str, samples: Sequence[float], unit: str = "patches/s") -> dict[str, Any]:
     """A measured row of a results file."""
-    return {
-        "name": task.name,
-        "words": task.words,
-        "unit": unit,
-        "threads": task.threads,
-        "n": len(samples),
-        "median": statistics.median(samples),
-        "low": min(samples),
-        "high": max(samples),
-        "samples": samples,
-    }
+    return {"name": name, "words": words, "unit": unit, **_summary(samples)}
+
+
+def rows_of(tasks: Sequence[Task], samples: dict[str, list[float]]) -> list[dict[str, Any]]:
+    """Each task's row."""
+    return [row(task.name, task.words, samples[task.name]) for task in tasks]
 
 
 def not_measured(name: str, words: str, reason: str) -> dict[str, Any]:
@@ -79,18 +90,27 @@ def not_measured(name: str, words: str, reason: str) -> dict[str, Any]:
     return {"name": name, "words": words, "not_measured": reason}
 
 
-def ratio(name: str, words: str, a: Sequence[float], b: Sequence[float], goal: float | None = None) -> dict[str, Any]:
-    """a / b, round by round: what drifts with the machine cancels out. `goal` is what it should at least be."""
-    samples = [x / y for x, y in zip(a, b, strict=True)]
+def one_after_the_other(a: Sequence[float], b: Sequence[float]) -> list[float]:
+    """The rate of doing both, from the rate of each, round by round."""
+    return [1 / (1 / x + 1 / y) for x, y in zip(a, b, strict=True)]
+
+
+def ratio(
+    of: str, to: str, samples: dict[str, list[float]], *, goal: float | None = None, share: bool = False
+) -> dict[str, Any]:
+    """Row `of` over row `to`, round by round: what drifts with the machine cancels out. `goal` is what it should at least be;
+    `share`: `to` is a ceiling."""
+    values = [x / y for x, y in zip(samples[of], samples[to], strict=True)]
+    return {"of": of, "to": to, "share": share, "goal": goal, **_summary(values)}
+
+
+def _summary(samples: Sequence[float]) -> dict[str, Any]:
     return {
-        "name": name,
-        "words": words,
         "n": len(samples),
         "median": statistics.median(samples),
         "low": min(samples),
         "high": max(samples),
-        "samples": samples,
-        "goal": goal,
+        "samples": list(samples),
     }
 
 

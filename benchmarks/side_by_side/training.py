@@ -22,12 +22,13 @@ from histoproof.shards import ShardedStep
 from .ceilings import gemm_tasks
 from .course import data_loader, training_step
 from .patches import Patches
-from .timing import Plan, Task, ratio, row, run_rounds
+from .timing import Plan, Task, one_after_the_other, ratio, row, rows_of, run_rounds
 
 __all__ = ["measure_cnn", "measure_mlp"]
 
 CPU = torch.device("cpu")
-MLP, CNN, COMPUTE = "histoproof, MLP", "histoproof, CNN", "CNN, compute only"
+MLP, GEMM = "histoproof, MLP", "gemm"
+CNN, COMPUTE = "histoproof, CNN", "CNN, compute only"
 
 
 def measure_mlp(patches: Patches, plan: Plan) -> dict[str, Any]:
@@ -43,16 +44,13 @@ def measure_mlp(patches: Patches, plan: Plan) -> dict[str, Any]:
             gradient,
         ]
         samples = run_rounds(tasks, plan)
-    mine = samples[MLP]
-    gemm = [1 / (1 / f + 1 / g) for f, g in zip(samples["gemm forward"], samples["gemm gradient"], strict=True)]
-    to_course = [
-        ratio(f"to {name}", f"histoproof to {name}", mine, samples[name], 2.5)
-        for name in samples
-        if name.startswith("course")
-    ]
+    samples[GEMM] = one_after_the_other(samples["gemm forward"], samples["gemm gradient"])
     return {
-        "rows": [row(task, samples[task.name]) for task in tasks],
-        "ratios": [*to_course, ratio("of GEMM", "histoproof's part of the GEMM ceiling", mine, gemm, 0.75)],
+        "rows": [*rows_of(tasks, samples), row(GEMM, "ceiling: both products, one after the other", samples[GEMM])],
+        "ratios": [
+            *(ratio(MLP, name, samples, goal=2.5) for name in samples if name.startswith("course")),
+            ratio(MLP, GEMM, samples, goal=0.75, share=True),
+        ],
     }
 
 
@@ -69,8 +67,8 @@ def measure_cnn(patches: Patches, plan: Plan, steps: int) -> dict[str, Any]:
         samples = run_rounds(tasks, plan)
     return {
         "steps": steps,
-        "rows": [row(task, samples[task.name]) for task in tasks],
-        "ratios": [ratio("of compute", "end to end to compute only", samples[CNN], samples[COMPUTE], 0.9)],
+        "rows": rows_of(tasks, samples),
+        "ratios": [ratio(CNN, COMPUTE, samples, goal=0.9, share=True)],
     }
 
 
