@@ -53,9 +53,11 @@ def _where(found: Results) -> str:
             f"{cpu['available']} cores ({cpu['model']}, {cpu['capability']}), torch {torch}, no GPU"
         )
         said.setdefault(words, []).append(part)
-    rounds = [f"{content['plan']['rounds']} for {part}" for part, content in found.items()]
+    rounds = [
+        f"{len(content['processes'])} x {content['plan']['rounds']} for {part}" for part, content in found.items()
+    ]
     here = " ".join(f"{words}." if len(said) == 1 else f"{', '.join(parts)}: {words}." for words, parts in said.items())
-    return f"{here} Rounds: {', '.join(rounds)}."
+    return f"{here} Processes x rounds: {', '.join(rounds)}."
 
 
 def _loaders(content: dict[str, Any]) -> list[str]:

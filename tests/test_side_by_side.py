@@ -234,7 +234,7 @@ def test_a_results_file_holds_every_sample_and_ratios_that_follow_from_them(smok
         rows = {row["name"]: row for row in content["rows"]}
         for row in rows.values():
             if "not_measured" not in row:
-                assert len(row["samples"]) == row["n"] == content["plan"]["rounds"]
+                assert len(row["samples"]) == row["n"] == content["plan"]["rounds"] * len(content["processes"])
                 assert all(sample > 0 for sample in row["samples"])
         assert content["ratios"]
         for one in content["ratios"]:
@@ -242,6 +242,28 @@ def test_a_results_file_holds_every_sample_and_ratios_that_follow_from_them(smok
             assert one["samples"] == pytest.approx([a / b for a, b in pairs])
     assert {row["name"] for row in found["loaders"]["rows"]} >= PEERS | set(BUILT_IN)
     assert found["packing"]["memory"][0]["peak_mb"] > found["packing"]["memory"][0]["before_mb"]
+
+
+def test_what_another_process_measured_is_added_sample_by_sample(smoke: Path) -> None:
+    first = results.load(smoke)["loaders"]
+    both = results.joined(first, first)
+    assert len(both["processes"]) == 2
+    for key in ("rows", "ratios"):
+        for a, b in zip(first[key], both[key], strict=True):
+            if "samples" in a:
+                assert b["samples"] == [*a["samples"], *a["samples"]]
+                assert (b["n"], b["low"], b["high"]) == (2 * a["n"], a["low"], a["high"])
+            else:
+                assert a == b
+
+
+@pytest.mark.parametrize(
+    "change", [{"plan": {}}, {"data": {}}, {"peers": {"datasets": "0"}}, {"environment": {"python": "2.7"}}]
+)
+def test_what_was_measured_otherwise_is_never_mixed_in(smoke: Path, change: dict[str, Any]) -> None:
+    first = results.load(smoke)["loaders"]
+    with pytest.raises(DataError, match="otherwise"):
+        results.joined(first | change, first)
 
 
 def test_readme_is_made_of_results_whatever_was_measured(smoke: Path) -> None:

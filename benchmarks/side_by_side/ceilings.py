@@ -111,7 +111,7 @@ def fastest(name: str, words: str, tasks: list[Task], tries: int = 3) -> Task:
     before = torch.get_num_threads()
     chosen = max(tasks, key=rate)
     torch.set_num_threads(before)
-    return Task(name, f"{words} ({chosen.words})", chosen.block, chosen.threads)
+    return Task(name, words, chosen.block, chosen.threads, chosen.words)
 
 
 def gemm_tasks(batch_size: int, products: int = 8) -> tuple[Task, Task]:

@@ -19,6 +19,7 @@ __all__ = [
     "rows_of",
     "run_rounds",
     "say",
+    "summary",
 ]
 
 
@@ -42,6 +43,8 @@ class Task:
     """Does a piece of work; how many patches it was."""
     threads: int
     """Threads inside torch's operations."""
+    detail: str = ""
+    """Which variant this process found the fastest."""
 
 
 def run_rounds(tasks: Sequence[Task], plan: Plan) -> dict[str, list[float]]:
@@ -77,12 +80,13 @@ def _seconds(task: Task) -> float:
 
 def row(name: str, words: str, samples: Sequence[float], unit: str = "patches/s") -> dict[str, Any]:
     """A measured row of a results file."""
-    return {"name": name, "words": words, "unit": unit, **_summary(samples)}
+    return {"name": name, "words": words, "unit": unit, **summary(samples)}
 
 
 def rows_of(tasks: Sequence[Task], samples: dict[str, list[float]]) -> list[dict[str, Any]]:
     """Each task's row."""
-    return [row(task.name, task.words, samples[task.name]) for task in tasks]
+    rows = [row(task.name, task.words, samples[task.name]) for task in tasks]
+    return [{**one, "details": [task.detail]} if task.detail else one for one, task in zip(rows, tasks, strict=True)]
 
 
 def not_measured(name: str, words: str, reason: str) -> dict[str, Any]:
@@ -101,10 +105,11 @@ def ratio(
     """Row `of` over row `to`, round by round: what drifts with the machine cancels out. `goal` is what it should at least be;
     `share`: `to` is a ceiling."""
     values = [x / y for x, y in zip(samples[of], samples[to], strict=True)]
-    return {"of": of, "to": to, "share": share, "goal": goal, **_summary(values)}
+    return {"of": of, "to": to, "share": share, "goal": goal, **summary(values)}
 
 
-def _summary(samples: Sequence[float]) -> dict[str, Any]:
+def summary(samples: Sequence[float]) -> dict[str, Any]:
+    """n, median, lowest, highest, and the samples themselves."""
     return {
         "n": len(samples),
         "median": statistics.median(samples),
