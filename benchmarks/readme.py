@@ -16,6 +16,7 @@ from side_by_side.results import amount, load
 README = Path(__file__).parents[1] / "README.md"
 RESULTS = Path(__file__).parent / "results"
 BEGIN, END = "<!-- speed: written by benchmarks/readme.py -->", "<!-- /speed -->"
+TITLES = {"mlp": "training", "cnn": "training", "packing": "packing", "inference": "inference"}
 Results = dict[str, dict[str, Any]]
 
 
@@ -72,25 +73,26 @@ def _loaders(content: dict[str, Any]) -> list[str]:
 
 
 def _others(found: Results) -> list[str]:
-    lines = ["| histoproof | beside it | histoproof is |", "|---|---|---|"]
-    for part in ("mlp", "cnn", "packing", "inference"):
+    lines = ["| | histoproof | beside it | histoproof is |", "|---|---|---|---|"]
+    for part, title in TITLES.items():
         rows = {row["name"]: row for row in found[part]["rows"]}
         for ratio in found[part]["ratios"]:
             mine, other = (
                 f"{rows[ratio[side]]['words']}: {amount(rows[ratio[side]])} {rows[ratio[side]]['unit']}"
                 for side in ("of", "to")
             )
-            lines.append(
-                f"| {mine.removeprefix('histoproof: ').removeprefix('histoproof ')} | {other} | {_told(ratio)} |"
-            )
+            mine = mine.removeprefix("histoproof: ").removeprefix("histoproof ")
+            lines.append(f"| {title} | {mine} | {other} | {_told(ratio)} |")
     return lines
 
 
 def _told(ratio: dict[str, Any]) -> str:
-    median, low, high = (ratio[key] for key in ("median", "low", "high"))
+    values = (ratio["median"], ratio["low"], ratio["high"])
     if ratio["share"]:
-        return f"{median:.0%} of it ({low:.0%} to {high:.0%})"
-    return f"{median:.3g} times as fast ({low:.3g} to {high:.3g})"
+        median, low, high = (f"{value * 100:.0f}" for value in values)
+        return f"{median} % of it ({low} to {high} %)"
+    median, low, high = (f"{value:.2f}" if value < 10 else f"{value:.3g}" for value in values)
+    return f"{median} times as fast ({low} to {high})"
 
 
 def _listed(words: list[str]) -> str:
