@@ -22,6 +22,7 @@ def contender(name: str, words: str, patches: Patches, residency: Literal["disk"
     sampler = Sampler(split.rows("include"), patches.labels(), "natural", batch_size, 0)
     pixels, workers = Pixels(split, residency, CPU), Workers(available_cores())
     rooms = [torch.empty((batch_size, 96, 96, 3), dtype=torch.float32) for _ in range(workers.count)]
+    bytes_ = [torch.empty((batch_size, 96, 96, 3), dtype=torch.uint8) for _ in range(workers.count)]
     labels = torch.from_numpy(patches.labels()).float()
 
     def epoch(number: int) -> Batches:
@@ -30,7 +31,7 @@ def contender(name: str, words: str, patches: Patches, residency: Literal["disk"
 
             def batch(worker: int, piece: int, first: int = first) -> tuple[Tensor, Tensor]:
                 rows = order[(first + piece) * batch_size : (first + piece + 1) * batch_size]
-                images = as_input(pixels.take(rows), Standardize(), out=rooms[worker][: len(rows)])
+                images = as_input(pixels.take(rows, bytes_[worker]), Standardize(), out=rooms[worker][: len(rows)])
                 return images, labels[torch.from_numpy(rows)]
 
             yield from workers.share(batch, min(workers.count, steps - first))

@@ -12,10 +12,10 @@ import torch
 from histoproof import models
 from histoproof.compute import Workers, available_cores
 from histoproof.config import Config, load, shipped_config
-from histoproof.data.batches import Pixels, make_batch, prefetched
+from histoproof.data.batches import Pixels, make_batch
 from histoproof.experiment import prepare, residency, threads
 from histoproof.loop import Loop
-from histoproof.optim import build_optimizer, clip
+from histoproof.optim import Update, build_optimizer, clip_factor
 from histoproof.runs import create
 from histoproof.shards import ShardedStep
 
@@ -113,10 +113,7 @@ def end_to_end(config: Config, steps: int | None) -> Iterator[tuple[Callable[[],
             if at.step_in_epoch >= per_epoch:
                 at.epoch, at.step_in_epoch = at.epoch + 1, 0
             done = 0
-            batches = prefetched(
-                loop.pixels, setup.sampler, config.augment, at.epoch, at.step_in_epoch, config.data.prefetch
-            )
-            with closing(batches):
+            with closing(loop.batches()) as batches:
                 for batch in islice(batches, steps):
                     loop.train_step(batch)
                     done += len(batch.indices)
@@ -130,7 +127,7 @@ def compute_only(config: Config, steps: int) -> Iterator[Callable[[], int]]:
     """A block of the same arithmetic on one batch, augmented already."""
     setup = prepare(config)
     model = models.build(config.model, config.seed).train()
-    optimizer = build_optimizer(config.optim, model)
+    parameters = list(model.parameters())
     pixels = Pixels(setup.train, residency(config, setup.train, CPU), CPU)
     batch = make_batch(pixels, setup.sampler, setup.sampler.order(0), config.augment, 0, 0)
     with closing(Workers(threads(config.train, CPU)[1])) as workers:
@@ -143,17 +140,14 @@ def compute_only(config: Config, steps: int) -> Iterator[Callable[[], int]]:
             standardize=setup.standardize,
             seed=config.seed,
         )
-        number = 0
+        update, number = Update(build_optimizer(config.optim, model), parameters, workers), 0
 
         def block() -> int:
             nonlocal number
             for _ in range(steps):
                 result = step(batch, number, 1.0)
                 number += 1
-                clip(result.gradients, config.optim.max_grad_norm)
-                for parameter, gradient in zip(model.parameters(), result.gradients, strict=True):
-                    parameter.grad = gradient
-                optimizer.step()
+                update(result.gradients, config.optim.lr, clip_factor(result.norm, config.optim.max_grad_norm))
             return steps * len(batch.indices)
 
         yield block

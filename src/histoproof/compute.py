@@ -56,21 +56,30 @@ def as_input(
     n, height, width, channels = images_NHWC.shape
     if out is None:
         out = torch.empty(images_NHWC.shape, dtype=torch.float32, device=images_NHWC.device)
-    x = out.view(n, height, width * channels)
-    x.copy_(images_NHWC.view(n, height, width * channels))
-    # Each line below is one pass over memory, so factors are multiplied up before.
-    if colour is None and standardize == _PLAIN:
-        x.mul_(1 / 255)
-        return out.permute(0, 3, 1, 2)
+    x, images = out.view(n, height, width * channels), images_NHWC.view(n, height, width * channels)
     scale, shift, from_bytes = _rows(standardize, width, x.device)
-    if colour is None:
-        torch.addcmul(shift, x, from_bytes, out=x)
-        return out.permute(0, 3, 1, 2)
-    factor, offset = (values.repeat(1, width).unsqueeze(1) for values in colour)
-    torch.addcmul(offset, x, factor / 255, out=x).clamp_(0, 1)
-    if standardize != _PLAIN:
-        torch.addcmul(shift, x, scale, out=x)
+    factor = offset = None
+    if colour is not None:
+        factor, offset = (values.repeat(1, width).unsqueeze(1) for values in colour)
+        factor = factor / 255
+    few = n if x.device.type == "cuda" else max(_IN_CACHE // (4 * height * width * channels), 1)
+    for start in range(0, n, few):
+        # Each line below is one pass over memory, which stays in the cache; so factors were multiplied up before.
+        part = slice(start, start + few)
+        y = x[part].copy_(images[part])
+        if factor is not None and offset is not None:
+            torch.addcmul(offset[part], y, factor[part], out=y).clamp_(0, 1)
+            if standardize != _PLAIN:
+                torch.addcmul(shift, y, scale, out=y)
+        elif standardize == _PLAIN:
+            y.mul_(1 / 255)
+        else:
+            torch.addcmul(shift, y, from_bytes, out=y)
     return out.permute(0, 3, 1, 2)
+
+
+_IN_CACHE = 2**20
+"""Bytes of floats made at a time on a CPU: a core's second cache."""
 
 
 @lru_cache(maxsize=16)

@@ -22,6 +22,7 @@ from ..augment import ColourShift, colour_shifts, d4_elements, dihedral
 from ..config import AugmentConfig
 from ..errors import ConfigError
 from .partition import Patches, PooledImages
+from .pcam import PATCH_SHAPE
 
 __all__ = ["Ahead", "Batch", "Pixels", "Sampler", "channel_statistics", "make_batch", "prefetched"]
 
@@ -58,13 +59,16 @@ class Pixels:
         self._pinned: deque[tuple[Tensor, torch.cuda.Event]] = deque()
         """Buffers that a GPU copies from by itself, each with what tells that its last copy has ended; the oldest first."""
 
-    def take(self, indices: NDArray[np.int64]) -> Tensor:
-        """(N, 96, 96, 3) uint8 on the device."""
+    def take(self, indices: NDArray[np.int64], out: Tensor | None = None) -> Tensor:
+        """(N, 96, 96, 3) uint8 on the device; in `out`, of at least so many patches, where it is given and can be used."""
         # index_select gathers from a memory map an order of magnitude faster than fancy indexing does.
         if len(self._sources) == 1:
             source = self._sources[0]
             if self._device.type == "cuda" and source.device.type == "cpu":
                 return self._sent(source, indices)
+            if out is not None:  # fresh memory costs a page fault every 4 KB, more than what is written into it
+                into = out[: len(indices)]
+                return torch.index_select(source, 0, torch.from_numpy(indices).to(source.device), out=into)
             return _gather(source, indices).to(self._device)
         found = self._images.lookup(indices)
         rows = torch.cat([_gather(self._sources[piece], inside) for piece, _, inside in found])
@@ -148,11 +152,17 @@ class Sampler:
 
 
 def make_batch(
-    pixels: Pixels, sampler: Sampler, order: NDArray[np.int64], augment: AugmentConfig, epoch: int, step: int
+    pixels: Pixels,
+    sampler: Sampler,
+    order: NDArray[np.int64],
+    augment: AugmentConfig,
+    epoch: int,
+    step: int,
+    out: Tensor | None = None,
 ) -> Batch:
-    """The batch at `step` of an epoch whose order is `order`."""
+    """The batch at `step` of an epoch whose order is `order`; `out` (B, 96, 96, 3) uint8 may be taken for its pixels."""
     indices = order[step * sampler.batch_size : (step + 1) * sampler.batch_size]
-    images = pixels.take(indices)
+    images = pixels.take(indices, out)
     if augment.d4:
         images = dihedral(images, d4_elements(sampler.seed, epoch, indices))
     colour = colour_shifts(augment, sampler.seed, epoch, indices)
@@ -163,17 +173,20 @@ def make_batch(
 
 
 class Ahead:
-    """The batches of an epoch from step `start` on; whoever has nothing better to do makes the next one ahead."""
+    """The batches of an epoch from step `start` on; whoever has nothing better to do makes the next one ahead. A batch's pixels
+    are overwritten when the one after the next is made."""
 
     def __init__(self, pixels: Pixels, sampler: Sampler, augment: AugmentConfig, epoch: int, start: int) -> None:
         self._make = partial(make_batch, pixels, sampler, sampler.order(epoch), augment, epoch)
         self._step, self._end = start, sampler.steps_per_epoch
         self._ready: Batch | None = None
+        shape = (sampler.batch_size, *PATCH_SHAPE)
+        self._rooms = [torch.empty(shape, dtype=torch.uint8) for _ in range(2)]
 
     def prepare(self) -> None:
         """Make the next batch, unless it is made or there is none."""
         if self._ready is None and self._step < self._end:
-            self._ready = self._make(self._step)
+            self._ready = self._make(self._step, self._rooms[self._step % 2])
 
     def __iter__(self) -> Iterator[Batch]:
         while self._step < self._end:
