@@ -3,7 +3,7 @@
 from typing import Any
 
 from .rounds import Outcome
-from .rows import nearest
+from .rows import nearest, rate_ratio
 
 __all__ = ["infer_ceiling", "training_ceiling"]
 
@@ -48,6 +48,9 @@ def _ceiling(outcome: Outcome, ceilings: dict[str, Any], traffic: int) -> dict[s
     found = nearest(end, {"compute_only": compute.median})
     assert found is not None
     known = {name: bound for name, bound in bounds.items() if bound is not None}
+    paired = rate_ratio(end.samples, compute.samples)  # of the same turns
+    if paired is not None:
+        found |= {"fraction": paired["median"], "low": paired["low"], "high": paired["high"]}
     return {**found, "bounds": {**found["bounds"], **known}, "of_gemm": _of(end.median, known.get(product))}
 
 

@@ -1,6 +1,7 @@
 """From samples to the rows of bench.json: the bottleneck, what overlap hides of the rest, and how near the ceiling."""
 
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from ..files import digest_of
@@ -20,20 +21,25 @@ def bottleneck(stages: Mapping[str, Estimate | None], end: Estimate | None) -> d
 
     hidden = (sum of the stages' seconds - seconds end to end) / (that sum - the slowest's seconds): 1 where all but the slowest
     stage costs nothing, 0 where one follows on the other; null with one stage. of_stage: rate end to end over the slowest
-    stage's.
+    stage's. Each is a median over samples of one turn, so that a machine that slows down meanwhile does not tilt it.
     """
-    seconds = {name: 1 / found.median for name, found in stages.items() if found is not None}
-    if not seconds or end is None:
+    known = {name: found for name, found in stages.items() if found is not None}
+    if not known or end is None:
         return None
-    slowest = max(seconds, key=lambda name: seconds[name])
-    total, whole = sum(seconds.values()), 1 / end.median
-    rest = total - seconds[slowest]
-    hidden = min(max((total - whole) / rest, 0.0), 1.0) if len(seconds) > 1 else None
+    slowest = min(known, key=lambda name: known[name].median)
+    share, hidden, of_stage = [], [], []
+    for whole, *rates in zip(end.samples, *(found.samples for found in known.values()), strict=True):
+        seconds = dict(zip(known, (1 / rate for rate in rates), strict=True))
+        total = sum(seconds.values())
+        share.append(seconds[slowest] / total)
+        of_stage.append(seconds[slowest] * whole)
+        if len(known) > 1:
+            hidden.append(min(max((total - 1 / whole) / (total - seconds[slowest]), 0.0), 1.0))
     return {
         "stage": slowest,
-        "share": seconds[slowest] / total,
-        "hidden": hidden,
-        "of_stage": seconds[slowest] / whole,
+        "share": median(share),
+        "hidden": median(hidden) if hidden else None,
+        "of_stage": median(of_stage),
     }
 
 
