@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 
 def contender(name: str, words: str, patches: Patches, residency: Literal["disk", "ram"], batch_size: int) -> Contender:
-    """Each worker gathers and converts a batch into a buffer of its own, used again for every batch."""
+    """As many batches at a time as there are workers, each in a buffer that is used again."""
     split = patches.train()
     sampler = Sampler(split.rows("include"), patches.labels(), "natural", batch_size, 0)
     pixels, workers = Pixels(split, residency, CPU), Workers(available_cores())
@@ -29,9 +29,9 @@ def contender(name: str, words: str, patches: Patches, residency: Literal["disk"
         order, steps = sampler.order(number), sampler.steps_per_epoch
         for first in range(0, steps, workers.count):
 
-            def batch(worker: int, piece: int, first: int = first) -> tuple[Tensor, Tensor]:
+            def batch(_: int, piece: int, first: int = first) -> tuple[Tensor, Tensor]:
                 rows = order[(first + piece) * batch_size : (first + piece + 1) * batch_size]
-                images = as_input(pixels.take(rows, bytes_[worker]), Standardize(), out=rooms[worker][: len(rows)])
+                images = as_input(pixels.take(rows, bytes_[piece]), Standardize(), out=rooms[piece][: len(rows)])
                 return images, labels[torch.from_numpy(rows)]
 
             yield from workers.share(batch, min(workers.count, steps - first))
