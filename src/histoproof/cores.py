@@ -26,7 +26,7 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
         return None
     found = []
     for line in lines:
-        _, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
         if controllers and "cpu" not in controllers.split(","):
             continue
         for mount in _mounts(root, controllers):

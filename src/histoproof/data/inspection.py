@@ -1,7 +1,8 @@
 """What one pass over the pixels notes of every patch: faults, digests to find copies by, and a few plain measures.
 
-The work is done in slices that fit the processor's cache, on a float32 copy: the one that shows whether a float survives as uint8. Sums that decide anything are exact integers (below
-2**24), so they depend neither on the order of summation nor on the number of threads.
+The work is done in slices that fit the processor's cache, on a float32 copy, which also shows whether a stored float survives as
+uint8. Sums that decide anything are exact integers (below 2**24), so they depend neither on the order of summation nor on the
+number of threads.
 """
 
 from collections.abc import Iterable
@@ -20,8 +21,8 @@ __all__ = ["Inspection", "Inspector"]
 
 _SIDE, _ROW = 96, 288
 _PIXELS = _SIDE * _SIDE
-_SLICE, _WINDOW = 16, 128
-"""Patches turned into float32 at once (1.8 MB: they fit the cache), and worked on at once in what is small."""
+_SLICE = 16
+"""Patches turned into float32 at once (1.8 MB): what is still in the cache when it is looked at again."""
 _EVERY = 8
 """Contrast and sharpness are measured on every eighth row of pixels and the one below it."""
 
@@ -75,16 +76,15 @@ class Inspection:
 class Inspector:
     """Working memory for inspecting blocks one after the other; each thread needs its own.
 
-    Nothing large is allocated while blocks pass by: threads that fault in fresh pages would wait for each other. And there are few
-    calls for many patches: between two of them a thread needs the interpreter, and may have to wait for it.
+    Nothing large is allocated while blocks pass by: threads that fault in fresh pages would wait for each other.
     """
 
     def __init__(self) -> None:
         self._rows = np.empty((_SLICE, _SIDE, _ROW), np.float32)
         self._same = np.empty((_SLICE, _SIDE, _SIDE, 3), np.bool_)
-        self._lines = np.empty((_WINDOW, 4, _ROW), np.float32)
-        self._exact_lines = np.empty((_WINDOW, 4, _ROW), np.float64)
-        self._some = np.empty((2, _WINDOW, _SIDE // _EVERY, _ROW), np.float32)
+        self._lines = np.empty((_SLICE, 4, _ROW), np.float32)
+        self._exact_lines = np.empty((_SLICE, 4, _ROW), np.float64)
+        self._some = np.empty((2, _SLICE, _SIDE // _EVERY, _ROW), np.float32)
 
     def __call__(
         self,
@@ -122,21 +122,23 @@ class Inspector:
         n = len(pixels)
         exact, sums = np.ones(n, np.bool_), np.empty((n, 4, 4, 3), np.float64)
         contrast, sharpness = np.empty(n, np.float32), np.empty(n, np.float32)
+        digests = np.empty((n, 2), np.uint64)
         inexact = _Inexact(split, start)
-        at = 0  # patches seen; the first `at % _WINDOW` places of the working memory hold those not yet summed up
+        at = 0
         for block in blocks:
-            first = 0
-            while first < len(block):
-                count = min(_SLICE, len(block) - first, _WINDOW - at % _WINDOW)
-                few, stop = block[first : first + count], at + count
-                self._take(few, pixels[at:stop], exact[at:stop], at % _WINDOW)
-                if few.dtype != np.uint8:
-                    inexact.look(few, exact[at:stop], at)
-                first, at = first + count, stop
-                if at % _WINDOW == 0 or at == n:
-                    part = slice((at - 1) // _WINDOW * _WINDOW, at)
-                    self._sum(sums[part])
-                    contrast[part], sharpness[part] = self._measure(part.stop - part.start)
+            for first in range(0, len(block), _SLICE):
+                few = block[first : first + _SLICE]
+                part = slice(at, at + len(few))
+                rows = self._rows[: len(few)]
+                if few.dtype == np.uint8:
+                    np.copyto(rows, pixels[part].reshape(rows.shape))
+                else:
+                    narrow(few, pixels[part], rows.reshape(few.shape), exact[part], self._same[: len(few)])
+                    inexact.look(few, exact[part], at)
+                digests[part] = _digests(pixels[part])
+                self._sum(rows, sums[part])
+                contrast[part], sharpness[part] = self._measure(rows)
+                at += len(few)
         colour = sums[:, 0, 0, :] / _PIXELS
         findings: list[Finding] = []
         plain = np.zeros(n, np.bool_) if known is None else known.copy()
@@ -145,37 +147,26 @@ class Inspector:
             if found:
                 findings.append(found)
                 plain[row] = True
-        digests, folded = _digests(pixels), _fold(sums)
-        for row, digest in inexact.digests.items():
-            digests[row] = digest
+        folded = _fold(sums)
+        for number, digest in inexact.digests.items():
+            digests[number] = digest
         plain[inexact.plain] = True
         findings += inexact.findings
         return Inspection(digests, folded, exact, plain, colour.astype(np.float32), contrast, sharpness, findings)
 
-    def _take(
-        self, block: NDArray[np.generic], pixels: NDArray[np.uint8], exact: NDArray[np.bool_], place: int
-    ) -> None:
-        """Narrow up to _SLICE patches; weighted sums over their lines, and the rows to measure, go to `place` in memory."""
-        n = len(block)
-        rows = self._rows[:n]
-        if block.dtype == np.uint8:
-            np.copyto(rows, pixels.reshape(rows.shape))
-        else:
-            narrow(block, pixels, rows.reshape(block.shape), exact, self._same[:n])
-        np.matmul(_LINES, rows, out=self._lines[place : place + n])
-        pairs = rows.reshape(n, _SIDE // _EVERY, _EVERY, _ROW)[:, :, :2]
-        np.copyto(self._some[:, place : place + n].transpose(1, 2, 0, 3), pairs)
-
-    def _sum(self, sums: NDArray[np.float64]) -> None:
+    def _sum(self, rows: NDArray[np.float32], sums: NDArray[np.float64]) -> None:
         """Weighted sums (n, 4, 4, 3) of n patches: over lines with the weights _LINES, then over columns with the same."""
-        n = len(sums)
+        n = len(rows)
+        np.matmul(_LINES, rows, out=self._lines[:n])
         np.copyto(self._exact_lines[:n], self._lines[:n])
-        np.matmul(self._exact_lines[:n], _COLUMNS, out=sums.reshape(n, 4, 12))
+        np.matmul(self._exact_lines[:n].reshape(n * 4, _ROW), _COLUMNS, out=sums.reshape(n * 4, 12))
 
-    def _measure(self, n: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _measure(self, rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """(n,) variance and mean squared difference to the pixel below, of every eighth row."""
-        some, step = self._some[:, :n].reshape(2, n, -1)
-        np.subtract(step, some, out=step)
+        some, step = self._some[:, : len(rows)]
+        np.copyto(some, rows[:, ::_EVERY])
+        np.subtract(rows[:, 1::_EVERY], some, out=step)
+        some, step = some.reshape(len(rows), -1), step.reshape(len(rows), -1)
         mean = np.vecdot(some, _ONES) / _ONES.size
         return np.vecdot(some, some) / _ONES.size - mean * mean, np.vecdot(step, step) / _ONES.size
 
@@ -194,11 +185,11 @@ class _Inexact:
         if exact.all():
             return
         self.findings += pixel_findings(block, exact, self._split, self._start + at)
-        for row in np.flatnonzero(~exact):
+        for row in np.flatnonzero(~exact).tolist():
             values = np.ascontiguousarray(block[row])
-            self.digests[at + int(row)] = np.frombuffer(xxhash.xxh3_128_digest(values.data.cast("B"), 1), np.uint64)
+            self.digests[at + row] = np.frombuffer(xxhash.xxh3_128_digest(values.data.cast("B"), 1), np.uint64)
             if _one_value(values):
-                self.plain.append(at + int(row))
+                self.plain.append(at + row)
 
 
 def _digests(items: NDArray[np.generic]) -> NDArray[np.uint64]:

@@ -55,7 +55,7 @@ def reader(x: h5py.Dataset, path: Path) -> Read:
 
 
 def plain_offset(x: h5py.Dataset, path: Path) -> int | None:
-    """The byte of the file `path` at which the rows of `x` begin, one after the other as this machine holds them; None otherwise."""
+    """The byte of the file `path` at which the rows of `x` begin, one after the other as they are in memory; None otherwise."""
     offset = x.id.get_offset() if x.chunks is None and _plain(x, path) else None
     return None if offset is None else int(offset)
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
@@ -27,11 +28,11 @@ class FileDigest:
         self._at = 0
         self._room = memoryview(bytearray(_STEP))
 
-    def take(self, offset: int, content: NDArray) -> None:  # type: ignore[type-arg]
+    def take(self, offset: int, content: NDArray[np.generic]) -> None:
         """The bytes from `offset`, not before those that were taken, as they were read."""
         assert offset >= self._at
         self.advance(offset)
-        self._digest.update(content)
+        self._digest.update(content.data.cast("B"))
         self._at += content.nbytes
 
     def advance(self, offset: int | None) -> None:
