@@ -1,6 +1,7 @@
 """However packing is made faster: the same stores, the digest of the very file that was read, and as little memory."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,10 +21,12 @@ from histoproof.data.audit import audit
 from histoproof.data.pack import pack
 from histoproof.data.pcam import SplitName, official_name
 from histoproof.data.pixels import as_uint8
+from histoproof.data.store import open_store
 from histoproof.data.stream import inspect_source
 from histoproof.data.synth import synth
 from histoproof.errors import DataError
-from histoproof.files import canonical, read_json, sha256_file
+from histoproof.files import canonical, read_json, sha256_file, write_json
+from histoproof.journal.evidence.stores import read_store
 
 Write = Callable[..., None]
 Pixels = np.ndarray[Any, np.dtype[Any]]
@@ -161,6 +164,18 @@ def test_the_digest_of_a_source_is_of_what_was_read(
     manifest = read_json(tmp_path / "s" / "manifest.json")
     assert manifest["source"]["files"][0]["xxh128"] == xxhash.xxh128_hexdigest(before)
     assert path.read_bytes() != before
+
+
+def test_stores_whose_sources_have_sha256_are_read_as_ever(store: Path, tmp_path: Path) -> None:
+    shutil.copytree(store, tmp_path / "old")
+    manifest = read_json(store / "manifest.json")
+    for file in manifest["source"]["files"]:
+        file.pop("xxh128", None)
+        file["sha256"] = "0" * 64
+    write_json(tmp_path / "old" / "manifest.json", manifest)
+    assert open_store(tmp_path / "old").content_sha256 == open_store(store).content_sha256
+    assert read_store(tmp_path / "old").source_bytes == read_store(store).source_bytes
+    assert all(read_store(store).source_bytes.values())
 
 
 @pytest.mark.parametrize("dtype", ["u1", "f4"])
