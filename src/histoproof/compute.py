@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .augment import ColourShift
+from .cores import available_cores
 from .errors import ConfigError
 from .world import ALONE, World
 
@@ -105,11 +106,6 @@ def pick_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
     # With an index, since the current device is a matter of each thread.
     local = int(os.environ["LOCAL_RANK"]) if "LOCAL_RANK" in os.environ else torch.cuda.current_device()
     return torch.device("cuda", local)
-
-
-def available_cores() -> int:
-    """Cores this process may use (a Slurm allocation or taskset counts), not those of the machine."""
-    return len(os.sched_getaffinity(0))
 
 
 @contextmanager
