@@ -47,6 +47,9 @@ def stages_of(setup: Setup, scratch: Scratch, *, costs: bool) -> Iterator[dict[s
         if travels:
             stages["transfer"] = transfer_of(batch.images)
         stages["compute"] = Stage(_arithmetic(setup, workers, batch))
+        if costs:
+            # what logging costs is a small difference of two large numbers: they are measured one after the other
+            stages["logged"] = Stage(_written_down(loop, batch))
         depth = (prefetch(config, device) or 0) + 2
 
         def settle(seconds: dict[str, float]) -> int:
@@ -55,7 +58,7 @@ def stages_of(setup: Setup, scratch: Scratch, *, costs: bool) -> Iterator[dict[s
 
         stages["end_to_end"] = Stage(feed.train, steady=settle)
         if costs:
-            stages |= _beside(setup, loop, batch)
+            stages |= _beside(setup, loop)
         yield stages
 
 
@@ -151,15 +154,21 @@ def _arithmetic(setup: Setup, workers: Workers, batch: Batch) -> Callable[[int],
     return run
 
 
-def _beside(setup: Setup, loop: Loop, batch: Batch) -> dict[str, Stage]:
-    """What a training does beside its steps: the step written down, on a batch that lies there; valid scored; a checkpoint."""
-    rows = setup.valid_rows[:VALIDATED]
-    trained = TrainedModel(loop.model, setup.standardize, setup.config, setup.device, "")
+def _written_down(loop: Loop, batch: Batch) -> Callable[[int], float]:
+    """The training's own step, on a batch that lies on the device."""
 
-    def logged(n: int) -> float:
+    def run(n: int) -> float:
         for _ in range(n):
             loop.train_step(batch)
         return float(n * len(batch.indices))
+
+    return run
+
+
+def _beside(setup: Setup, loop: Loop) -> dict[str, Stage]:
+    """What a training does beside its steps: valid scored, and a checkpoint."""
+    rows = setup.valid_rows[:VALIDATED]
+    trained = TrainedModel(loop.model, setup.standardize, setup.config, setup.device, "")
 
     def validate(n: int) -> float:
         for _ in range(n):
@@ -172,4 +181,4 @@ def _beside(setup: Setup, loop: Loop, batch: Batch) -> dict[str, Stage]:
             loop.save()
         return float(n)
 
-    return {"logged": Stage(logged), "validation": Stage(validate), "checkpoint": Stage(save)}
+    return {"validation": Stage(validate), "checkpoint": Stage(save)}

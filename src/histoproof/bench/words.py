@@ -63,7 +63,7 @@ def cost_words(costs: Sequence[dict[str, Any]]) -> list[str]:
     lines = []
     for cost in costs:
         if cost["what"] == "epoch":
-            shares = ", ".join(f"{name} {cost[name]['share']:.1%}" for name in ("logging", "validation", "checkpoints"))
+            shares = ", ".join(f"{name} {_percent(cost[name])}" for name in ("logging", "validation", "checkpoints"))
             lines.append(f"of an epoch of {cost['epoch_s']:.3g} s ({name_of(cost)}): {shares}")
         else:
             ratio = cost["ratio"]
@@ -190,6 +190,11 @@ def _with_unit(value: float, unit: str) -> str:
 
 def _between(rate: dict[str, Any], factor: float = 1.0) -> str:
     return "-" if rate["low"] is None else f"{number(rate['low'] / factor)}-{number(rate['high'] / factor)}"
+
+
+def _percent(part: dict[str, Any]) -> str:
+    between = "" if part["low"] is None else f" ({part['low']:.1%} to {part['high']:.1%})"
+    return f"{part['share']:.1%}{between}"
 
 
 def _bytes(value: int | None) -> str:

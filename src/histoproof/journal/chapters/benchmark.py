@@ -186,7 +186,7 @@ def _rate(value: float, w: Language) -> str:
     """Three digits that count."""
     if value < 1000:
         return w.number(value, 0 if value >= 100 else 1)
-    return w.count(round(value, 3 - len(str(int(value)))).__int__())
+    return w.count(int(round(value, 3 - len(str(int(value))))))
 
 
 def _gigabytes(value: int | None, w: Language) -> str:
