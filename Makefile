@@ -32,7 +32,7 @@ demo: $(VENV)/.installed
 	@$(BIN)/histoproof demo --out demo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not slow and not track and not browser and not peers"
+	$(BIN)/python -m pytest -m "not slow and not track and not browser and not peers" --durations=25
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow
