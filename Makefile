@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow test-track test-browser bench-determinism audit-score check docs format lock clean help
+.PHONY: demo test test-slow test-track test-browser test-bench bench bench-determinism audit-score check docs format lock clean help
 
 help:
 	@echo "make demo     the whole chain on synthetic patches; ends with the journal's path"
 	@echo "make test     the test suite"
 	@echo "make test-slow, test-track, test-browser   long ones; against a real MLflow server; in a real browser"
+	@echo "make bench    side by side with what you would otherwise take; README's tables of speed; about 5 minutes"
 	@echo "make audit-score  how well the audit sees faults planted in the real patches"
 	@echo "make check    format, lint, types, layers, docs"
 	@echo "make docs     write the generated pages again"
@@ -31,7 +32,7 @@ demo: $(VENV)/.installed
 	@$(BIN)/histoproof demo --out demo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not slow and not track and not browser"
+	$(BIN)/python -m pytest -m "not slow and not track and not browser and not peers" --durations=25
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow
@@ -46,6 +47,18 @@ test-track: $(VENV)/.installed-track
 
 test-browser: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m browser
+
+# with the loaders it is compared with
+$(VENV)/.installed-bench: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@touch $@
+
+test-bench: $(VENV)/.installed-bench
+	$(BIN)/python -m pytest -m peers
+
+bench: $(VENV)/.installed-bench
+	$(BIN)/python benchmarks/bench.py
+	$(BIN)/python benchmarks/readme.py
 
 bench-determinism: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/determinism.py

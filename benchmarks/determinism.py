@@ -29,7 +29,7 @@ from histoproof.data.batches import Batch, Pixels, Sampler, make_batch
 from histoproof.data.pack import pack
 from histoproof.data.store import open_store
 from histoproof.data.synth import synth
-from histoproof.optim import build_optimizer, clip
+from histoproof.optim import Update, build_optimizer, clip_factor
 from histoproof.provenance import environment
 from histoproof.recorder import Recorder, Seen
 from histoproof.shards import ShardedStep
@@ -50,13 +50,13 @@ Step = Callable[[Batch, int], None]
 def plain_step(config: Any, precision: Precision) -> Step:
     """Training as it is usually written."""
     model = models.build(config, 1).train()
-    parameters = list(model.parameters())
+    parameters, dropouts = list(model.parameters()), models.keyed_dropouts(model)
     optimizer: torch.optim.Optimizer = torch.optim.SGD(parameters, 0.001, momentum=0.9)
     if config.name == "cnn":
         optimizer = torch.optim.AdamW(parameters, 0.001, betas=(0.9, 0.999))
 
     def step(batch: Batch, number: int) -> None:
-        models.rekey(model, CPU, 1, number, 0)
+        models.rekey(dropouts, CPU, 1, number, 0)
         with autocast(CPU, precision):
             logits = model(as_input(batch.images, STANDARDIZE, batch.colour))
         loss = F.binary_cross_entropy_with_logits(logits.float(), batch.labels)
@@ -75,16 +75,17 @@ def sharded_step(config: Any, precision: Precision, shards: int, workers: Worker
     optimizer = build_optimizer(OptimConfig(name="adamw" if config.name == "cnn" else "sgd"), model)
     sharded = ShardedStep(model, shards, workers, device=CPU, precision=precision, standardize=STANDARDIZE, seed=1)
 
+    update = Update(optimizer, list(model.parameters()), workers)
+    state, moved = list(model.state_dict().values()), dict[int, list[bytes]]()
+
     def step(batch: Batch, number: int) -> None:
-        weights = checkpoint.fingerprint(model.state_dict().values()) if recorder else ""
+        nonlocal moved
+        weights = checkpoint.fingerprint(state, moved) if recorder else ""
         result = sharded(batch, number, 1.0)
-        gradient = checkpoint.fingerprint(result.gradients) if recorder else ""
-        norm = clip(result.gradients, 1.0)
-        for parameter, its in zip(model.parameters(), result.gradients, strict=True):
-            parameter.grad = its
-        optimizer.step()
+        gradient = checkpoint.fingerprint(result.gradients, result.digests) if recorder else ""
+        moved = update(result.gradients, 0.001, clip_factor(result.norm, 1.0))
         if recorder:
-            seen = Seen(number, 1, batch.indices, weights, result.loss, gradient, norm, 0.001)
+            seen = Seen(number, 1, batch.indices, weights, result.loss, gradient, result.norm, 0.001)
             recorder.step(seen, model if number % 100 == 99 else None)
 
     return step

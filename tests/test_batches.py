@@ -1,5 +1,6 @@
 """What an epoch draws, and what a patch becomes, are functions of keys alone."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from histoproof.augment import colour_shifts, d4_elements, dihedral
 from histoproof.compute import Standardize, as_input
 from histoproof.config import AugmentConfig
-from histoproof.data.batches import Pixels, Sampler, channel_statistics, make_batch, prefetched
+from histoproof.data.batches import Ahead, Pixels, Sampler, channel_statistics, make_batch, prefetched
 from histoproof.data.store import Split, open_store
 from histoproof.errors import ConfigError
 
@@ -70,14 +71,22 @@ def test_the_last_batch_may_be_smaller(split: Split) -> None:
     assert (sizes, s.steps_per_epoch) == ([4, 4, 2], 3)
 
 
-@pytest.mark.parametrize("depth", [0, 1, 4])
+@pytest.mark.parametrize("depth", [None, 0, 1, 4])
 @pytest.mark.parametrize("residency", ["disk", "ram", "device"])
-def test_prefetching_and_residency_change_nothing(split: Split, depth: int, residency: str) -> None:
+def test_prefetching_and_residency_change_nothing(split: Split, depth: int | None, residency: str) -> None:
     assert split.labels is not None
     s = Sampler(split.rows("exclude"), split.labels, "balanced", 50, 9)
     pixels = Pixels(split, residency, CPU)  # type: ignore[arg-type]
     order = s.order(2)
-    found = list(prefetched(pixels, s, ALL, 2, 1, depth))
+    found = []
+    if depth is None:
+        ahead = Ahead(pixels, s, ALL, 2, 1)
+        for batch in ahead:
+            found.append(replace(batch, images=batch.images.clone()))
+            for _ in range(len(found) % 3):  # asked for once, twice, not at all
+                ahead.prepare()
+    else:
+        found = list(prefetched(pixels, s, ALL, 2, 1, depth))
     assert [b.step_in_epoch for b in found] == [1, 2, 3, 4, 5]
     for batch in found:
         plain = make_batch(Pixels(split, "disk", CPU), s, order, ALL, 2, batch.step_in_epoch)
@@ -86,6 +95,16 @@ def test_prefetching_and_residency_change_nothing(split: Split, depth: int, resi
         assert batch.colour is not None
         assert plain.colour is not None
         assert all(torch.equal(a, b) for a, b in zip(batch.colour, plain.colour, strict=True))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_pinned_buffers_are_not_filled_again_before_they_were_copied(split: Split) -> None:
+    device = torch.device("cuda")
+    pixels, rows = Pixels(split, "disk", device), [np.arange(k, k + 50, dtype=np.int64) for k in range(100)]
+    taken = [pixels.take(some) for some in rows]
+    for some, found in zip(rows, taken, strict=True):
+        assert np.array_equal(found.cpu().numpy(), split.images[some])
 
 
 def test_a_failure_in_the_prefetch_thread_reaches_the_loop(split: Split) -> None:

@@ -52,7 +52,7 @@ def test_dropout_is_a_function_of_seed_step_and_shard() -> None:
     x = torch.ones(50, 1000)
 
     def masked(seed: int, step: int, shard: int) -> torch.Tensor:
-        models.rekey(layer, torch.device("cpu"), seed, step, shard)
+        models.rekey([layer], torch.device("cpu"), seed, step, shard)
         out: torch.Tensor = layer(x)
         return out
 

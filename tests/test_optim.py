@@ -8,6 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from histoproof.checkpoint import fingerprint
+from histoproof.compute import Workers
 from histoproof.config import (
     ConstantConfig,
     CosineConfig,
@@ -18,7 +20,15 @@ from histoproof.config import (
     StepConfig,
 )
 from histoproof.models import build
-from histoproof.optim import LossScale, Schedule, build_optimizer, clip, load_optimizer, optimizer_tensors
+from histoproof.optim import (
+    LossScale,
+    Schedule,
+    Update,
+    build_optimizer,
+    clip_factor,
+    load_optimizer,
+    optimizer_tensors,
+)
 
 STEPS, EPOCHS = 7, 6
 
@@ -96,7 +106,7 @@ def test_an_optimizers_state_survives_bit_for_bit(name: Any) -> None:
     def stepped(model: torch.nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
         for p in model.parameters():
-            p.grad = torch.rand(p.shape, generator=generator)
+            p.grad = torch.empty_like(p).copy_(torch.rand(p.shape, generator=generator))
         optimizer.step()
 
     one, two = build(MlpConfig(name="mlp", hidden=[4]), 1), build(MlpConfig(name="mlp", hidden=[4]), 1)
@@ -115,13 +125,38 @@ def test_weight_decay_leaves_biases_alone() -> None:
     assert [(g["weight_decay"], {p.ndim for p in g["params"]}) for g in groups] == [(0.5, {2}), (0.0, {1})]
 
 
-def test_clipping_scales_to_the_norm_and_returns_the_norm_before() -> None:
-    gradients = [torch.tensor([3.0, 0.0]), torch.tensor([[4.0]])]
-    assert clip(gradients, 1.0) == 5.0
-    assert [g.flatten().tolist() for g in gradients] == [pytest.approx([0.6, 0.0]), pytest.approx([0.8])]
-    assert clip(gradients, 10.0) == pytest.approx(1.0)
-    assert clip(gradients, None) == pytest.approx(1.0)
-    assert math.isnan(clip([torch.tensor([math.nan])], 1.0))
+def test_clipping_asks_for_the_norm_that_was_set_and_never_for_more() -> None:
+    assert clip_factor(5.0, 1.0) == pytest.approx(0.2)
+    assert clip_factor(5.0, 10.0) == 1.0
+    assert clip_factor(5.0, None) == 1.0
+    assert clip_factor(math.nan, 1.0) == 1.0  # the loop looks at the norm itself
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_weight_moved_in_pieces_moves_as_the_optimizer_would_move_it(workers: int, momentum: float) -> None:
+    config = OptimConfig(momentum=momentum, weight_decay=0.01, lr=0.1)
+    ours, plain = (build(MlpConfig(name="mlp", hidden=[12, 3]), 1) for _ in range(2))
+    optimizers = [build_optimizer(config, model) for model in (ours, plain)]
+    pool = Workers(workers)
+    update = Update(optimizers[0], list(ours.parameters()), pool)
+    for step, factor in enumerate((1.0, 1.0, 0.25)):
+        generator = torch.Generator().manual_seed(step)
+        gradients = [torch.rand(p.shape, generator=generator) - 0.5 for p in plain.parameters()]
+        for p, g in zip(plain.parameters(), gradients, strict=True):
+            p.grad = torch.empty_like(p).copy_(g * factor)
+        optimizers[1].step()
+        moved = update(
+            [torch.empty_like(p).copy_(g) for p, g in zip(ours.parameters(), gradients, strict=True)], 0.1, factor
+        )
+        for one, two in zip(ours.parameters(), plain.parameters(), strict=True):
+            assert torch.equal(
+                one, two
+            )  # 0.25 is a power of two: to multiply by it or to divide by its inverse is the same
+        weights = list(ours.parameters())
+        assert fingerprint(weights, moved) == fingerprint(weights)
+        assert bool(moved) == (step > 0 and momentum > 0)
+    pool.close()
 
 
 def test_the_loss_scale_halves_on_overflow_and_doubles_after_2000_good_steps() -> None:

@@ -19,21 +19,23 @@ MODULES = sorted(
     if path.name not in {"__init__.py", "__main__.py"}
 )
 ROOT: Any = typer.main.get_command(app)
-COMMANDS = [("", name) for name in ROOT.commands if name != "data"] + [
-    ("data.", name) for name in ROOT.commands["data"].commands
+GROUPS = [name for name, command in ROOT.commands.items() if hasattr(command, "commands")]
+COMMANDS = [("", name) for name in ROOT.commands if name not in GROUPS] + [
+    (f"{group}.", name) for group in GROUPS for name in ROOT.commands[group].commands
 ]
 
 
 @pytest.mark.parametrize(("group", "name"), COMMANDS)
 def test_each_command_is_a_function_of_the_same_name(group: str, name: str) -> None:
-    function = getattr(importlib.import_module(f"histoproof.{group}{name}"), name)
+    module = "bench" if group == "bench." else f"{group}{name}"  # the benches are functions of one package
+    function = getattr(importlib.import_module(f"histoproof.{module}"), name)
     assert inspect.isfunction(function)
     assert function.__doc__
 
 
 @pytest.mark.parametrize(("group", "name"), COMMANDS)
 def test_each_command_has_json_and_help_for_every_option(group: str, name: str) -> None:
-    command = ROOT.commands["data"].commands[name] if group else ROOT.commands[name]
+    command = ROOT.commands[group.rstrip(".")].commands[name] if group else ROOT.commands[name]
     assert command.help
     assert "--json" in {option for parameter in command.params for option in parameter.opts}
     assert all(parameter.help for parameter in command.params if parameter.name != "help")

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from histoproof import models
+from histoproof import checkpoint, models
 from histoproof.checkpoint import tensors_sha256
 from histoproof.compute import Precision, Standardize, Workers, as_input, deterministic
 from histoproof.config import AugmentConfig, CnnConfig, MlpConfig, ModelConfig
@@ -133,3 +133,34 @@ def test_workers_share_any_number_of_pieces_in_order(count: int, pieces: int) ->
     workers = Workers(count)
     assert list(workers.share(lambda _, piece: piece, pieces)) == list(range(pieces))
     workers.close()
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_what_is_done_beside_is_done_once_and_a_failure_reaches_the_caller(count: int) -> None:
+    workers, done = Workers(count), []
+    assert list(workers.share(lambda _, piece: piece, 5, lambda: done.append(1))) == list(range(5))
+    assert list(workers.share(lambda _, piece: piece, 0, lambda: done.append(2))) == []
+    assert done == [1, 2]
+
+    def fails(_: int, piece: int) -> int:
+        if piece == 3:
+            raise ValueError("piece 3")
+        return piece
+
+    with pytest.raises(ValueError, match="piece 3"):
+        workers.share(fails, 5)
+    assert list(workers.share(lambda _, piece: piece, 3)) == [0, 1, 2]  # and the threads go on
+    workers.close()
+
+
+@pytest.mark.parametrize("hidden", [[64, 32], [12], [3, 2]])
+def test_the_blocks_of_the_first_layer_are_the_layer(batch: Batch, hidden: list[int]) -> None:
+    """Large and small: its weight's digest is the same whether taken block by block or from the whole."""
+    model, pool = models.build(MlpConfig(name="mlp", hidden=hidden, dropout=0.0), 3), Workers(2)
+    step = ShardedStep(model, 4, pool, device=CPU, precision="fp32", standardize=STANDARDIZE, seed=5)
+    result = step(batch, 0, 1.0)
+    assert checkpoint.fingerprint(result.gradients, result.digests) == checkpoint.fingerprint(result.gradients)
+    assert bool(result.digests) == (27_648 * hidden[0] >= checkpoint.LARGE)
+    expected = torch.linalg.vector_norm(torch.stack([g.double().norm() for g in result.gradients]))
+    assert result.norm == pytest.approx(float(expected), rel=1e-5)
+    pool.close()

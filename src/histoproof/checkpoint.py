@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,14 @@ from .errors import RunError, writing
 from .files import canonical, write_bytes, write_json
 
 __all__ = [
+    "LARGE",
+    "PIECES",
     "Checkpoint",
     "fingerprint",
     "load_latest",
     "load_weights",
+    "piece_digest",
+    "pieces",
     "read",
     "tensors_sha256",
     "weights_sha256",
@@ -53,15 +57,44 @@ def weights_sha256(model: nn.Module) -> str:
     return tensors_sha256(model.state_dict())
 
 
-def fingerprint(tensors: Iterable[Tensor]) -> str:
-    """XXH3-128 of tensors in their order: fast enough for every step; no proof against forgery, which SHA-256 is for."""
+LARGE, PIECES = 2**18, 4
+"""Numbers from which a tensor is taken in pieces, so that workers can share them; and how many pieces."""
+
+
+def pieces(tensor: Tensor) -> list[Tensor]:
+    """A tensor's numbers as they lie in memory, flat: in one piece, or a large one in PIECES equal ones (as near as can be)."""
+    flat = _flat(tensor.detach())
+    return [flat] if flat.numel() < LARGE else list(torch.tensor_split(flat, PIECES))
+
+
+def piece_digest(piece: Tensor) -> bytes:
+    """XXH3-128 of the bytes of a flat tensor."""
+    return xxhash.xxh3_128_digest(piece.cpu().view(torch.uint8).numpy().data)
+
+
+def fingerprint(tensors: Sequence[Tensor], known: Mapping[int, Sequence[bytes]] | None = None) -> str:
+    """XXH3-128 of tensors in their order, where a large one is the digests of its pieces: fast enough for every step; no proof
+    against forgery, which SHA-256 is for. `known`: digests of the pieces of tensors by their place, computed already."""
     digest = xxhash.xxh3_128()
-    for tensor in tensors:
-        plain = tensor.detach().cpu()
-        # channels_last weights are digested as they lie in memory, which costs no copy
-        laid_out = plain.permute(0, 2, 3, 1) if plain.ndim == 4 else plain
-        digest.update(laid_out.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    for place, tensor in enumerate(tensors):
+        if known and place in known:
+            digest.update(b"".join(known[place]))
+            continue
+        parts = pieces(tensor)
+        if len(parts) == 1:
+            digest.update(parts[0].cpu().view(torch.uint8).numpy().data)
+        else:
+            digest.update(b"".join([piece_digest(part) for part in parts]))
     return digest.hexdigest()
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    """The numbers in the order of memory: of what is dense there (channels_last weights, a PixelLinear's) without a copy."""
+    if tensor.ndim == 4:
+        tensor = tensor.permute(0, 2, 3, 1)
+    elif tensor.ndim == 2 and not tensor.is_contiguous():
+        tensor = tensor.t()
+    return tensor.contiguous().view(-1)
 
 
 def tensors_sha256(tensors: dict[str, Tensor]) -> str:

@@ -771,6 +771,145 @@ def track(
     _emit(result, as_json, lines, code=1 if result["problems"] else 0)
 
 
+bench = typer.Typer(
+    **_SETTINGS, help="How fast: throughput, the bottleneck, memory, ceilings; and why it was slower yesterday."
+)
+app.add_typer(bench, name="bench")
+Batches = Annotated[str, typer.Option("--batch-sizes", metavar="N,N,...", help="Patches a batch.")]
+Devices = Annotated[
+    str,
+    typer.Option("--devices", metavar="cpu,cuda|auto", help="One that is not there is said to be so; auto: what is."),
+]
+Precisions = Annotated[str, typer.Option("--precisions", metavar="P,P,...", help="Of fp32, bf16, fp16.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Few and short samples: does it run, and in what order of size.")]
+Samples = Annotated[int | None, typer.Option("--samples", help="Of each stage; default 12.", show_default=False)]
+BenchOut = Annotated[
+    Path | None, typer.Option("--out", help="Folder to make; default bench/NAME-001, ...", show_default=False)
+]
+
+
+@bench.command("loader")
+def bench_loader(
+    store: Annotated[Path, typer.Option(help="A store.", show_default=False)],
+    split: Annotated[Literal["train", "valid"], typer.Option(help="Which split.")] = "train",
+    batch_sizes: Batches = "1,4,8,16,64,256",
+    devices: Devices = "cpu,cuda",
+    precisions: Precisions = "fp32,bf16",
+    config: Annotated[
+        Path | None, typer.Option(help="Standardise and augment as it says; default: neither.", show_default=False)
+    ] = None,
+    sets: Sets = None,
+    quick: Quick = False,
+    samples: Samples = None,
+    out: BenchOut = None,
+    as_json: Json = False,
+) -> None:
+    """From the store to tensors that a model takes."""
+    from .bench import loader
+
+    asked = {"batch_sizes": batch_sizes.split(","), "devices": devices.split(","), "precisions": precisions.split(",")}
+    with bar("loader") as progress:
+        result = loader(
+            store,
+            split=split,
+            config=config,
+            sets=sets or (),
+            quick=quick,
+            samples=samples,
+            out=out,
+            progress=progress,
+            **asked,
+        )
+    _emit_bench(result, as_json)
+
+
+@bench.command("train")
+def bench_train(
+    config: Annotated[Path, typer.Argument(help="The experiment, YAML.", show_default=False)],
+    sets: Sets = None,
+    batch_sizes: Batches = "1,4,8,16,64,256",
+    devices: Devices = "cpu,cuda",
+    precisions: Precisions = "fp32,bf16",
+    models: Annotated[
+        str | None, typer.Option(metavar="M,M,...", help="E.g. mlp,cnn; default: the config's.", show_default=False)
+    ] = None,
+    quick: Quick = False,
+    samples: Samples = None,
+    out: BenchOut = None,
+    as_json: Json = False,
+) -> None:
+    """Reading, transfer and arithmetic of a training, each alone and end to end; and what logging and the rest cost."""
+    from .bench import train as measure
+
+    asked = {"batch_sizes": batch_sizes.split(","), "devices": devices.split(","), "precisions": precisions.split(",")}
+    names = models.split(",") if models is not None else ()
+    with bar("train") as progress:
+        result = measure(
+            config, sets or (), models=names, quick=quick, samples=samples, out=out, progress=progress, **asked
+        )
+    _emit_bench(result, as_json)
+
+
+@bench.command("infer")
+def bench_infer(
+    model: Annotated[Path, typer.Argument(help="Run folder, or a frozen champion.", show_default=False)],
+    store: Annotated[Path | None, typer.Option(help="Store, if not the config's.", show_default=False)] = None,
+    batch_sizes: Batches = "1,4,8,16,64,256",
+    devices: Devices = "cpu,cuda",
+    precisions: Precisions = "fp32,bf16",
+    quick: Quick = False,
+    samples: Samples = None,
+    out: BenchOut = None,
+    as_json: Json = False,
+) -> None:
+    """A trained model at work, plain and averaged over the 8 rotations and flips."""
+    from .bench import infer
+
+    asked = {"batch_sizes": batch_sizes.split(","), "devices": devices.split(","), "precisions": precisions.split(",")}
+    with bar("infer") as progress:
+        result = infer(model, store=store, quick=quick, samples=samples, out=out, progress=progress, **asked)
+    _emit_bench(result, as_json)
+
+
+@bench.command("audit")
+def bench_audit(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Official files, or a store.", show_default=False)],
+    checksums: Annotated[
+        bool | None, typer.Option("--checksums/--no-checksums", help="As in `data audit`.", show_default=False)
+    ] = None,
+    quick: Quick = False,
+    samples: Annotated[int | None, typer.Option("--samples", help="Default 6.", show_default=False)] = None,
+    out: BenchOut = None,
+    as_json: Json = False,
+) -> None:
+    """The audit beside a plain read of the same files."""
+    from .bench import audit
+
+    with bar("audit") as progress:
+        result = audit(folder, checksums=checksums, quick=quick, samples=samples, out=out, progress=progress)
+    _emit_bench(result, as_json)
+
+
+@bench.command("compare")
+def bench_compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="A result of bench.", show_default=False)],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Another.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """What changed from A to B beyond chance, and the likeliest cause."""
+    from .bench import compare, compare_words
+
+    result = compare(a, b)
+    _emit(result, as_json, compare_words(result))
+
+
+def _emit_bench(result: dict[str, Any], as_json: bool) -> None:
+    from .bench import words
+
+    code = 128 + signal.Signals[result["stopped"]] if result["stopped"] else 0
+    _emit(result, as_json, words(result), code=code)
+
+
 def _stopped(result: dict[str, Any]) -> str:
     return (
         f"stopped by {result['signal']} at step {result['steps']}, checkpoint written; "

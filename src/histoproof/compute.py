@@ -1,17 +1,20 @@
 """Where and how numbers are computed: device, threads, arithmetic, and pixels turned into a model's input."""
 
+import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Literal, TypeVar
+from functools import lru_cache, partial
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 from .augment import ColourShift
+from .cores import available_cores
 from .errors import ConfigError
 from .world import ALONE, World
 
@@ -39,6 +42,9 @@ class Standardize:
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
+_PLAIN = Standardize()
+
+
 def as_input(
     images_NHWC: Tensor, standardize: Standardize, colour: ColourShift | None = None, *, out: Tensor | None = None
 ) -> Tensor:
@@ -51,18 +57,30 @@ def as_input(
     n, height, width, channels = images_NHWC.shape
     if out is None:
         out = torch.empty(images_NHWC.shape, dtype=torch.float32, device=images_NHWC.device)
-    x = out.view(n, height, width * channels)
-    x.copy_(images_NHWC.reshape(n, height, width * channels))
-    # Each line below is one pass over memory, so factors are multiplied up before.
+    x, images = out.view(n, height, width * channels), images_NHWC.view(n, height, width * channels)
     scale, shift, from_bytes = _rows(standardize, width, x.device)
-    if colour is None:
-        torch.addcmul(shift, x, from_bytes, out=x)
-        return out.permute(0, 3, 1, 2)
-    factor, offset = (values.repeat(1, width).unsqueeze(1) for values in colour)
-    torch.addcmul(offset, x, factor / 255, out=x).clamp_(0, 1)
-    if standardize != Standardize():
-        torch.addcmul(shift, x, scale, out=x)
+    factor = offset = None
+    if colour is not None:
+        factor, offset = (values.repeat(1, width).unsqueeze(1) for values in colour)
+        factor = factor / 255
+    few = n if x.device.type == "cuda" else max(_IN_CACHE // (4 * height * width * channels), 1)
+    for start in range(0, n, few):
+        # Each line below is one pass over memory, which stays in the cache; so factors were multiplied up before.
+        part = slice(start, start + few)
+        y = x[part].copy_(images[part])
+        if factor is not None and offset is not None:
+            torch.addcmul(offset[part], y, factor[part], out=y).clamp_(0, 1)
+            if standardize != _PLAIN:
+                torch.addcmul(shift, y, scale, out=y)
+        elif standardize == _PLAIN:
+            y.mul_(1 / 255)
+        else:
+            torch.addcmul(shift, y, from_bytes, out=y)
     return out.permute(0, 3, 1, 2)
+
+
+_IN_CACHE = 2**20
+"""Bytes of floats made at a time on a CPU: a core's second cache."""
 
 
 @lru_cache(maxsize=16)
@@ -73,9 +91,9 @@ def _rows(standardize: Standardize, width: int, device: torch.device) -> tuple[T
     return 1 / std, -mean / std, 1 / (255 * std)
 
 
-def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
     """The arithmetic of a forward pass; a context manager."""
-    return torch.autocast(device.type, _DTYPES.get(precision), enabled=precision != "fp32")
+    return nullcontext() if precision == "fp32" else torch.autocast(device.type, _DTYPES[precision])
 
 
 def pick_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -88,11 +106,6 @@ def pick_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
     # With an index, since the current device is a matter of each thread.
     local = int(os.environ["LOCAL_RANK"]) if "LOCAL_RANK" in os.environ else torch.cuda.current_device()
     return torch.device("cuda", local)
-
-
-def available_cores() -> int:
-    """Cores this process may use (a Slurm allocation or taskset counts), not those of the machine."""
-    return len(os.sched_getaffinity(0))
 
 
 @contextmanager
@@ -131,28 +144,49 @@ class Workers:
         self.count = count
         self.world = world
         # The caller is worker 0: a thread that sleeps must be woken, which costs more than a small piece of work.
-        self._pool = (
-            ThreadPoolExecutor(count - 1, "worker", initializer=torch.set_num_threads, initargs=(1,))
-            if count > 1
-            else None
-        )
+        self._lanes: list[SimpleQueue[Callable[[], None] | None]] = [SimpleQueue() for _ in range(count - 1)]
+        self._threads = [Thread(target=_serve, args=(lane,), name="worker", daemon=True) for lane in self._lanes]
+        for thread in self._threads:
+            thread.start()
 
-    def share(self, work: Callable[[int, int], T], pieces: int) -> Sequence[T]:
-        """[work(worker, piece) for each piece]: worker w takes pieces w, w + count, ..."""
-        if self._pool is None or pieces <= 1:
+    def share(
+        self, work: Callable[[int, int], T], pieces: int, beside: Callable[[], object] | None = None
+    ) -> Sequence[T]:
+        """[work(worker, piece) for each piece]: whoever is free takes the next. `beside` is done by one of them too."""
+        if self.count == 1 or pieces + (beside is not None) <= 1:
+            if beside is not None:
+                beside()
             return [work(0, piece) for piece in range(pieces)]
-        used = min(self.count, pieces)
+        found: list[Any] = [None] * pieces
+        next_piece = itertools.count(
+            0 if beside is None else -1
+        )  # next() on it is one step that no other thread can split
+        ended: SimpleQueue[BaseException | None] = SimpleQueue()
 
-        def lane(worker: int) -> list[T]:
-            return [work(worker, piece) for piece in range(worker, pieces, used)]
+        def lane(worker: int) -> None:
+            failure: BaseException | None = None
+            try:
+                for piece in next_piece:
+                    if piece >= pieces:
+                        break
+                    if piece < 0:
+                        assert beside is not None
+                        beside()
+                    else:
+                        found[piece] = work(worker, piece)
+            except BaseException as e:  # noqa: BLE001 (raised by the caller, once all have ended)
+                failure = e
+            ended.put(failure)
 
-        others = [self._pool.submit(lane, worker) for worker in range(1, used)]
-        try:
-            first = lane(0)
-        finally:
-            wait(others)
-        lanes = [first, *(other.result() for other in others)]
-        return [lanes[piece % used][piece // used] for piece in range(pieces)]
+        used = min(self.count, pieces + (beside is not None))
+        for worker in range(1, used):
+            self._lanes[worker - 1].put(partial(lane, worker))
+        lane(0)
+        failures = [ended.get() for _ in range(used)]
+        for failure in failures:
+            if failure is not None:
+                raise failure
+        return found
 
     def share_vectors(self, work: Callable[[int, int], Tensor], pieces: int) -> Sequence[Tensor]:
         """`share` among the threads of all processes: process r takes pieces r, r + size, ... Every result is a vector of one
@@ -171,5 +205,14 @@ class Workers:
 
     def close(self) -> None:
         """End the threads."""
-        if self._pool is not None:
-            self._pool.shutdown()
+        for lane in self._lanes:
+            lane.put(None)
+        for thread in self._threads:
+            thread.join()
+
+
+def _serve(lane: "SimpleQueue[Callable[[], None] | None]") -> None:
+    """Do what comes along the lane, with one thread inside an operation, until None comes."""
+    torch.set_num_threads(1)
+    while (task := lane.get()) is not None:
+        task()

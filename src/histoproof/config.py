@@ -78,8 +78,9 @@ class DataConfig(_Section):
     residency: Literal["auto", "disk", "ram", "device"] = "auto"
     """Where pixels are read from; changes speed, never results. auto: a GPU's memory if it fits,
     else disk (through the page cache)."""
-    prefetch: Annotated[int, Field(ge=0, le=64)] = 4
-    """Batches prepared ahead by a thread; 0: none. Changes speed, never results."""
+    prefetch: Annotated[int, Field(ge=0, le=64)] | None = None
+    """Batches prepared ahead by a thread of its own; 0: none. null: 4 for a GPU; on CPUs the next one, by the worker that has
+    nothing to do. Changes speed, never results."""
     verify: bool = True
     """Digest the store's splits before training and refuse one that was changed after packing."""
     partition: Annotated[str, Field(min_length=1)] | None = None
@@ -231,7 +232,8 @@ class TrainConfig(_Section):
     """auto: a GPU if there is one."""
     shards: Annotated[int, Field(ge=1, le=1024)] = 4
     """A batch is cut into this many parts, each computed alone with one thread and summed in a fixed order: so the number
-    of workers cannot change the bits. 1 gives that up: bits then depend on the number of threads."""
+    of workers cannot change the bits. 1 gives that up: bits then depend on the number of threads. An MLP whose first layer takes
+    the pixels is computed for the whole batch instead, that layer in four fixed blocks."""
     workers: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Threads that share the work; null: as many as there are cores, at most `shards`."""
     checkpoint_every_steps: Annotated[int, Field(ge=1)] | None = None

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from PIL import Image
 
+from . import bench
 from .config import shipped_config
 from .data.audit import audit, write_audit
 from .data.pack import pack
@@ -32,27 +33,30 @@ def demo(out: Path, *, lang: Literal["en", "nl"] = "en", say: Callable[[str], No
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(f"{out} exists already", next=f"give another --out, or remove {out}")
     official, audited, store, run = (out / name for name in ("official", "audit", "store", "run"))
-    say(f"1/9 {_TRAIN + _VALID + _TEST} synthetic patches in the official files: {official}")
+    say(f"1/10 {_TRAIN + _VALID + _TEST} synthetic patches in the official files: {official}")
     synth(official, train=_TRAIN, valid=_VALID, test=_TEST)
-    say(f"2/9 audit them: {audited}")
+    say(f"2/10 audit them: {audited}")
     write_audit(audit(official), audited)
-    say(f"3/9 pack them into a store: {store}")
+    say(f"3/10 pack them into a store: {store}")
     packed = pack(official, store)
-    say(f"4/9 train a small CNN: {run}")
+    say(f"4/10 train a small CNN: {run}")
     trained = train(shipped_config("demo"), [f"data.store={store}"], out=run)
     if trained["status"] == "stopped":
         raise RunError("the demo was stopped while training", next=f"go on with `histoproof train --resume {run}`")
-    say(f"5/9 train it again, and compare the two bit by bit: {run}-twin")
+    say(f"5/10 train it again, and compare the two bit by bit: {run}-twin")
     compared = twin(run)
-    say("6/9 evaluate it on valid")
+    say("6/10 evaluate it on valid")
     scores = evaluate(run)
-    say("7/9 where does it fail? slices of valid")
+    say("7/10 where does it fail? slices of valid")
     slices(run, gallery=6)
     images = _some_images(store, out / "images")
-    say(f"8/9 predict on images: {images}")
+    say(f"8/10 predict on images: {images}")
     predictions = predict(run, [images])
-    say(f"9/9 write the journal: {out / 'journal'}")
-    written = journal([audited, run, Path(compared["twin"])], out / "journal", lang=lang)
+    measured = out / "bench"
+    say(f"9/10 how fast are the patches read? {measured}")
+    bench.loader(store, batch_sizes=[64], devices=["cpu"], precisions=["fp32"], quick=True, out=measured)
+    say(f"10/10 write the journal: {out / 'journal'}")
+    written = journal([audited, run, Path(compared["twin"]), measured], out / "journal", lang=lang)
     return {
         "journal": written["journal"],
         "audit": str(audited),

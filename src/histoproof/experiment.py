@@ -19,7 +19,7 @@ from .data.partition import Part, Patches, open_part
 from .data.store import Store, open_store
 from .files import canonical
 
-__all__ = ["Setup", "config_digest", "data_digest", "prepare", "residency", "threads"]
+__all__ = ["Setup", "config_digest", "data_digest", "prefetch", "prepare", "residency", "threads"]
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,13 @@ def residency(config: Config, split: Patches, device: torch.device) -> Any:
     if device.type == "cuda":
         return "device" if split.images.nbytes < torch.cuda.mem_get_info(device)[0] // 2 else "disk"
     return "disk"  # the page cache keeps what fits, and gives it back when others need it
+
+
+def prefetch(config: Config, device: torch.device) -> int | None:
+    """Batches that a thread of its own prepares ahead; None: whoever of the workers is free makes the next one."""
+    if config.data.prefetch is None:
+        return None if device.type == "cpu" else 4
+    return config.data.prefetch
 
 
 def config_digest(config: Config) -> str:

@@ -6,7 +6,7 @@ state, so a checkpoint holds weights, optimizer, schedule and a position.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -16,15 +16,15 @@ from torch import nn
 
 from . import checkpoint, models
 from .compute import Workers
-from .data.batches import Batch, Pixels, prefetched
+from .data.batches import Ahead, Batch, Pixels, prefetched
 from .data.partition import Part
 from .errors import RunError, TrainingError
 from .evaluate import predict_split
-from .experiment import Setup, config_digest, data_digest, residency
+from .experiment import Setup, config_digest, data_digest, prefetch, residency
 from .files import JsonLines
 from .inference import TrainedModel
 from .metrics import score
-from .optim import LossScale, Schedule, build_optimizer, clip, load_optimizer, optimizer_tensors
+from .optim import LossScale, Schedule, Update, build_optimizer, clip_factor, load_optimizer, optimizer_tensors
 from .provenance import now
 from .recorder import Recorder, Seen
 from .runs import Run
@@ -80,7 +80,14 @@ class Loop:
             standardize=setup.standardize,
             seed=config.seed,
         )
+        named = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        self.update = Update(self.optimizer, list(named.values()), workers)
+        state = self.model.state_dict()
+        self._seen, self._places = list(state.values()), [list(state).index(name) for name in named]
+        self._moved: dict[int, list[bytes]] = {}
+        """Digests of large weights' pieces by their place among `_seen`, as the last update left them."""
         self.pixels = Pixels(setup.train, residency(config, setup.train, setup.device), setup.device)
+        self.ahead: Ahead | None = None
         self.clock = _Clock()
 
     def fit(
@@ -91,10 +98,7 @@ class Loop:
         total = self.setup.sampler.steps_per_epoch * config.train.epochs
         while at.epoch < config.train.epochs:
             self.model.train()
-            batches = prefetched(
-                self.pixels, self.setup.sampler, config.augment, at.epoch, at.step_in_epoch, config.data.prefetch
-            )
-            with closing(batches):
+            with closing(self.batches()) as batches:
                 for batch in batches:
                     self.train_step(batch)
                     if progress:
@@ -111,6 +115,16 @@ class Loop:
                 self.events.append({"event": "pruned", "epoch": at.epoch, "step": at.step, "time": now()})
                 return "pruned"
         return "finished"
+
+    def batches(self) -> Generator[Batch, None, None]:
+        """The rest of the epoch, each batch made while the one before is trained on."""
+        at, depth = self.at, prefetch(self.config, self.setup.device)
+        what = (self.pixels, self.setup.sampler, self.config.augment, at.epoch, at.step_in_epoch)
+        if depth is None:
+            self.ahead = Ahead(*what)
+            yield from self.ahead
+        else:
+            yield from prefetched(*what, depth)
 
     def _stopped(self, stop: StopRequest) -> Literal["stopped"]:
         self.save()
@@ -131,25 +145,25 @@ class Loop:
         """One step, written down. Raises TrainingError where loss or gradient are no longer finite."""
         at = self.at
         lr = self.schedule.lr(at.step)
-        weights = checkpoint.fingerprint(self.model.state_dict().values())
-        result = self.step(batch, at.step, self.scale.factor)
-        gradient = checkpoint.fingerprint(result.gradients)
-        norm = clip(result.gradients, self.config.optim.max_grad_norm)
-        finite = math.isfinite(norm)
-        if not math.isfinite(result.loss) or not (finite or self.scale.can_fall):
-            raise self._diverged(f"loss {result.loss} and gradient norm {norm} at step {at.step}", lr)
-        self.scale.update(finite)
-        if finite:  # an fp16 overflow skips its step
-            self._apply(result.gradients, lr)
-        self._record(Seen(at.step, at.epoch + 1, batch.indices, weights, result.loss, gradient, norm, lr))
+        weights: list[str] = []
+        factor = self.scale.factor
 
-    def _apply(self, gradients: list[torch.Tensor], lr: float) -> None:
-        trainable = (p for p in self.model.parameters() if p.requires_grad)
-        for parameter, gradient in zip(trainable, gradients, strict=True):
-            parameter.grad = gradient
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.optimizer.step()
+        def beside() -> None:
+            weights.append(checkpoint.fingerprint(self._seen, self._moved))
+            if self.ahead is not None:
+                self.ahead.prepare()
+
+        result = self.step(batch, at.step, factor, beside)
+        finite = math.isfinite(result.norm)
+        if not math.isfinite(result.loss) or not (finite or self.scale.can_fall):
+            raise self._diverged(f"loss {result.loss} and gradient norm {result.norm} at step {at.step}", lr)
+        self.scale.update(finite)
+
+        gradient = checkpoint.fingerprint(result.gradients, result.digests)
+        if finite:  # an fp16 overflow skips its step
+            moved = self.update(result.gradients, lr, clip_factor(result.norm, self.config.optim.max_grad_norm))
+            self._moved = {self._places[i]: digests for i, digests in moved.items()}
+        self._record(Seen(at.step, at.epoch + 1, batch.indices, weights[0], result.loss, gradient, result.norm, lr))
 
     def _record(self, seen: Seen) -> None:
         at, size = self.at, len(seen.indices)

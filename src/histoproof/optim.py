@@ -4,12 +4,15 @@ Every schedule but plateau is a pure function of the step; plateau's three numbe
 """
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from . import checkpoint
+from .compute import Workers
 from .config import (
     ConstantConfig,
     CosineConfig,
@@ -20,7 +23,15 @@ from .config import (
     StepConfig,
 )
 
-__all__ = ["LossScale", "Schedule", "build_optimizer", "clip", "load_optimizer", "optimizer_tensors"]
+__all__ = [
+    "LossScale",
+    "Schedule",
+    "Update",
+    "build_optimizer",
+    "clip_factor",
+    "load_optimizer",
+    "optimizer_tensors",
+]
 
 
 def build_optimizer(config: OptimConfig, model: nn.Module) -> torch.optim.Optimizer:
@@ -66,12 +77,90 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor])
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def clip(gradients: list[Tensor], max_norm: float | None) -> float:
-    """Scale `gradients` in place to an L2 norm of at most `max_norm`; returns the norm before that."""
-    norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
-    if max_norm is not None and norm > max_norm:  # false for NaN: the loop looks at the norm itself
-        torch._foreach_mul_(gradients, max_norm / norm)
-    return norm
+def clip_factor(norm: float, max_norm: float | None) -> float:
+    """What gradients of L2 norm `norm` are multiplied by, to have one of at most `max_norm`."""
+    # false for NaN: the loop looks at the norm itself
+    return max_norm / norm if max_norm is not None and norm > max_norm else 1.0
+
+
+class Update:
+    """An optimizer's step. A large weight under SGD is moved piece by piece (`checkpoint.pieces`) by whoever is free."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], workers: Workers) -> None:
+        self._optimizer, self._parameters, self._workers = optimizer, list(parameters), workers
+        self._groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+        self._shares = isinstance(optimizer, torch.optim.SGD) and optimizer.defaults["momentum"] > 0
+        self._large: list[int] = []
+        if self._shares and self._parameters[0].device.type == "cpu":
+            self._large = [i for i, p in enumerate(self._parameters) if p.numel() >= checkpoint.LARGE]
+        self._small = [i for i in range(len(self._parameters)) if i not in self._large]
+
+    def __call__(self, gradients: Sequence[Tensor], lr: float, factor: float) -> dict[int, list[bytes]]:
+        """Move the parameters along `gradients` times `factor`, which may be overwritten. Returns digests of the pieces of the
+        parameters that were moved in pieces, by their place."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
+        begun = bool(self._optimizer.state)  # the optimizer's own first step makes the momentum
+        if not (self._large and begun):
+            self._step(gradients, factor)
+            return {}
+        pieces = [piece for i in self._large for piece in self._pieces(i, gradients[i])]
+        small = [next(self._pieces(i, gradients[i])) for i in self._small]
+
+        def move(_: int, k: int) -> bytes:
+            if k > 0:
+                return self._move(pieces[k - 1], factor)
+            for piece in small:
+                self._move(piece, factor)
+            return b""
+
+        digests = self._workers.share(move, 1 + len(pieces))[1:]
+        count = checkpoint.PIECES
+        return {i: list(digests[n * count : (n + 1) * count]) for n, i in enumerate(self._large)}
+
+    def _step(self, gradients: Sequence[Tensor], factor: float) -> None:
+        """The optimizer's own step."""
+        if factor != 1:
+            gradients = torch._foreach_mul(list(gradients), factor)
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+            parameter.grad = gradient
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+
+    def _pieces(self, place: int, gradient: Tensor) -> "Iterator[_Piece]":
+        parameter = self._parameters[place]
+        momentum: Tensor = self._optimizer.state[parameter]["momentum_buffer"]
+        views = (checkpoint.pieces(t) for t in (parameter, gradient, momentum))
+        group = self._groups[id(parameter)]
+        return (_Piece(w, g, m, group) for w, g, m in zip(*views, strict=True))
+
+    def _move(self, piece: "_Piece", factor: float) -> bytes:
+        """SGD on a piece; the digest of its new weights."""
+        group = piece.group
+        torch._fused_sgd_(
+            [piece.weights],
+            [piece.gradient],
+            [piece.momentum],
+            weight_decay=group["weight_decay"],
+            momentum=group["momentum"],
+            lr=group["lr"],
+            dampening=group["dampening"],
+            nesterov=group["nesterov"],
+            maximize=False,
+            is_first_step=False,
+            grad_scale=None if factor == 1 else torch.tensor(1 / factor),
+        )
+        return checkpoint.piece_digest(piece.weights)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Flat views of the same numbers' weights, gradient and momentum, and the settings of their parameter group."""
+
+    weights: Tensor
+    gradient: Tensor
+    momentum: Tensor
+    group: dict[str, Any]
 
 
 class Schedule:

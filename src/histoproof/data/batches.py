@@ -6,8 +6,10 @@ when a batch is ready, never what is in it.
 
 import queue
 import threading
-from collections.abc import Generator
+from collections import deque
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -20,8 +22,9 @@ from ..augment import ColourShift, colour_shifts, d4_elements, dihedral
 from ..config import AugmentConfig
 from ..errors import ConfigError
 from .partition import Patches, PooledImages
+from .pcam import PATCH_SHAPE
 
-__all__ = ["Batch", "Pixels", "Sampler", "channel_statistics", "make_batch", "prefetched"]
+__all__ = ["Ahead", "Batch", "Pixels", "Sampler", "channel_statistics", "make_batch", "prefetched"]
 
 
 @dataclass(frozen=True)
@@ -53,18 +56,46 @@ class Pixels:
             m.clone() if residency == "ram" else m.to(device) if residency == "device" else m for m in mapped
         ]
         self._device = device
+        self._pinned: deque[tuple[Tensor, torch.cuda.Event]] = deque()
+        """Buffers that a GPU copies from by itself, each with what tells that its last copy has ended; the oldest first."""
 
-    def take(self, indices: NDArray[np.int64]) -> Tensor:
-        """(N, 96, 96, 3) uint8 on the device."""
+    def take(self, indices: NDArray[np.int64], out: Tensor | None = None) -> Tensor:
+        """(N, 96, 96, 3) uint8 on the device; in `out`, of at least so many patches, where it is given and can be used."""
         # index_select gathers from a memory map an order of magnitude faster than fancy indexing does.
         if len(self._sources) == 1:
-            return _gather(self._sources[0], indices).to(self._device, non_blocking=True)
+            source = self._sources[0]
+            if self._device.type == "cuda" and source.device.type == "cpu":
+                return self._sent(source, indices)
+            if out is not None:  # fresh memory costs a page fault every 4 KB, more than what is written into it
+                into = out[: len(indices)]
+                return torch.index_select(source, 0, torch.from_numpy(indices).to(source.device), out=into)
+            return _gather(source, indices).to(self._device)
         found = self._images.lookup(indices)
         rows = torch.cat([_gather(self._sources[piece], inside) for piece, _, inside in found])
         places = np.concatenate([places for _, places, _ in found])
         if (np.diff(places) < 0).any():  # back into the order that was asked for
             rows = _gather(rows, np.argsort(places))
-        return rows.to(self._device, non_blocking=True)
+        return rows.to(self._device)
+
+    def _sent(self, source: Tensor, indices: NDArray[np.int64]) -> Tensor:
+        """Gathered into a pinned buffer and sent while the caller goes on. Only a buffer whose copy has ended is filled again."""
+        buffer, copied = None, None
+        if self._pinned and (len(self._pinned) >= _PINNED or self._pinned[0][1].query()):  # type: ignore[no-untyped-call]
+            buffer, copied = self._pinned.popleft()
+            copied.synchronize()
+        if buffer is None or copied is None or len(buffer) < len(indices):
+            buffer = torch.empty((len(indices), *source.shape[1:]), dtype=torch.uint8, pin_memory=True)
+            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        rows = buffer[: len(indices)]
+        torch.index_select(source, 0, torch.from_numpy(indices), out=rows)
+        sent = rows.to(self._device, non_blocking=True)
+        copied.record(torch.cuda.current_stream(self._device))
+        self._pinned.append((buffer, copied))
+        return sent
+
+
+_PINNED = 8
+"""Pinned buffers at most: a few batches under way."""
 
 
 def _gather(source: Tensor, rows: NDArray[np.int64]) -> Tensor:
@@ -121,11 +152,17 @@ class Sampler:
 
 
 def make_batch(
-    pixels: Pixels, sampler: Sampler, order: NDArray[np.int64], augment: AugmentConfig, epoch: int, step: int
+    pixels: Pixels,
+    sampler: Sampler,
+    order: NDArray[np.int64],
+    augment: AugmentConfig,
+    epoch: int,
+    step: int,
+    out: Tensor | None = None,
 ) -> Batch:
-    """The batch at `step` of an epoch whose order is `order`."""
+    """The batch at `step` of an epoch whose order is `order`; `out` (B, 96, 96, 3) uint8 may be taken for its pixels."""
     indices = order[step * sampler.batch_size : (step + 1) * sampler.batch_size]
-    images = pixels.take(indices)
+    images = pixels.take(indices, out)
     if augment.d4:
         images = dihedral(images, d4_elements(sampler.seed, epoch, indices))
     colour = colour_shifts(augment, sampler.seed, epoch, indices)
@@ -133,6 +170,30 @@ def make_batch(
     if colour is not None:
         colour = (colour[0].to(images.device), colour[1].to(images.device))
     return Batch(step, indices, images, labels, colour)
+
+
+class Ahead:
+    """The batches of an epoch from step `start` on; whoever has nothing better to do makes the next one ahead. A batch's pixels
+    are overwritten when the one after the next is made."""
+
+    def __init__(self, pixels: Pixels, sampler: Sampler, augment: AugmentConfig, epoch: int, start: int) -> None:
+        self._make = partial(make_batch, pixels, sampler, sampler.order(epoch), augment, epoch)
+        self._step, self._end = start, sampler.steps_per_epoch
+        self._ready: Batch | None = None
+        shape = (sampler.batch_size, *PATCH_SHAPE)
+        self._rooms = [torch.empty(shape, dtype=torch.uint8) for _ in range(2)]
+
+    def prepare(self) -> None:
+        """Make the next batch, unless it is made or there is none."""
+        if self._ready is None and self._step < self._end:
+            self._ready = self._make(self._step, self._rooms[self._step % 2])
+
+    def __iter__(self) -> Iterator[Batch]:
+        while self._step < self._end:
+            self.prepare()
+            assert self._ready is not None
+            batch, self._ready, self._step = self._ready, None, self._step + 1
+            yield batch
 
 
 def prefetched(

@@ -1,7 +1,8 @@
 """What one pass over the pixels notes of every patch: faults, digests to find copies by, and a few plain measures.
 
-The work is done in slices that fit the processor's cache, on a float32 copy. Sums that decide anything are exact integers (below
-2**24), so they depend neither on the order of summation nor on the number of threads.
+The work is done in slices that fit the processor's cache, on a float32 copy, which also shows whether a stored float survives as
+uint8. Sums that decide anything are exact integers (below 2**24), so they depend neither on the order of summation nor on the
+number of threads.
 """
 
 from collections.abc import Iterable
@@ -20,8 +21,8 @@ __all__ = ["Inspection", "Inspector"]
 
 _SIDE, _ROW = 96, 288
 _PIXELS = _SIDE * _SIDE
-_SLICE, _WINDOW = 16, 128
-"""Patches turned into float32 at once (1.8 MB: they fit the cache), and worked on at once in what is small."""
+_SLICE = 16
+"""Patches turned into float32 at once (1.8 MB): what is still in the cache when it is looked at again."""
 _EVERY = 8
 """Contrast and sharpness are measured on every eighth row of pixels and the one below it."""
 
@@ -80,9 +81,10 @@ class Inspector:
 
     def __init__(self) -> None:
         self._rows = np.empty((_SLICE, _SIDE, _ROW), np.float32)
-        self._lines = np.empty((_WINDOW, 4, _ROW), np.float32)
-        self._exact_lines = np.empty((_WINDOW, 4, _ROW), np.float64)
-        self._some = np.empty((2, _WINDOW, _SIDE // _EVERY, _ROW), np.float32)
+        self._same = np.empty((_SLICE, _SIDE, _SIDE, 3), np.bool_)
+        self._lines = np.empty((_SLICE, 4, _ROW), np.float32)
+        self._exact_lines = np.empty((_SLICE, 4, _ROW), np.float64)
+        self._some = np.empty((2, _SLICE, _SIDE // _EVERY, _ROW), np.float32)
 
     def __call__(
         self,
@@ -97,21 +99,46 @@ class Inspector:
         Pixels are uint8, the nearest where it cannot hold a value; written to `pixels` where it is given and needed. `known` (n,)
         marks patches that are not judged, and no copies of them looked for: in a store, those whose pixels were replaced.
         """
-        n = len(block)
         if block.dtype == np.uint8:
             pixels = np.ascontiguousarray(block)
-        elif pixels is None:
+            return pixels, self.follow([pixels], pixels, split, start, known)
+        if pixels is None:
             pixels = np.empty(block.shape, np.uint8)
+        return pixels, self.follow([block], pixels, split, start, known)
+
+    def follow(
+        self,
+        blocks: Iterable[NDArray[np.generic]],
+        pixels: NDArray[np.uint8],
+        split: str,
+        start: int,
+        known: NDArray[np.bool_] | None = None,
+    ) -> Inspection:
+        """As a call, for patches that come a few at a time, `blocks` of one dtype: each is looked at while it is in the cache.
+
+        `pixels` (n, 96, 96, 3) has room for them all; blocks of uint8 are parts of it already. `known` may change until the last
+        block has come.
+        """
+        n = len(pixels)
         exact, sums = np.ones(n, np.bool_), np.empty((n, 4, 4, 3), np.float64)
         contrast, sharpness = np.empty(n, np.float32), np.empty(n, np.float32)
-        for first in range(0, n, _WINDOW):
-            part = slice(first, min(first + _WINDOW, n))
-            if block.dtype != np.uint8:
-                for k in range(part.start, part.stop, _SLICE):
-                    few = slice(k, min(k + _SLICE, part.stop))
-                    exact[few] = narrow(block[few], pixels[few])
-            self._sum(pixels[part], sums[part])
-            contrast[part], sharpness[part] = self._measure(pixels[part])
+        digests = np.empty((n, 2), np.uint64)
+        inexact = _Inexact(split, start)
+        at = 0
+        for block in blocks:
+            for first in range(0, len(block), _SLICE):
+                few = block[first : first + _SLICE]
+                part = slice(at, at + len(few))
+                rows = self._rows[: len(few)]
+                if few.dtype == np.uint8:
+                    np.copyto(rows, pixels[part].reshape(rows.shape))
+                else:
+                    narrow(few, pixels[part], rows.reshape(few.shape), exact[part], self._same[: len(few)])
+                    inexact.look(few, exact[part], at)
+                digests[part] = _digests(pixels[part])
+                self._sum(rows, sums[part])
+                contrast[part], sharpness[part] = self._measure(rows)
+                at += len(few)
         colour = sums[:, 0, 0, :] / _PIXELS
         findings: list[Finding] = []
         plain = np.zeros(n, np.bool_) if known is None else known.copy()
@@ -120,38 +147,49 @@ class Inspector:
             if found:
                 findings.append(found)
                 plain[row] = True
-        if not exact.all():
-            findings += pixel_findings(block, exact, split, start)
-        digests, folded = _digests(pixels), _fold(sums)
-        for row in np.flatnonzero(~exact):
-            values = np.ascontiguousarray(block[row])
-            digests[row] = np.frombuffer(xxhash.xxh3_128_digest(values.data.cast("B"), 1), np.uint64)
-            plain[row] |= _one_value(values)
-        seen = Inspection(digests, folded, exact, plain, colour.astype(np.float32), contrast, sharpness, findings)
-        return pixels, seen
+        folded = _fold(sums)
+        for number, digest in inexact.digests.items():
+            digests[number] = digest
+        plain[inexact.plain] = True
+        findings += inexact.findings
+        return Inspection(digests, folded, exact, plain, colour.astype(np.float32), contrast, sharpness, findings)
 
-    def _sum(self, pixels: NDArray[np.uint8], sums: NDArray[np.float64]) -> None:
+    def _sum(self, rows: NDArray[np.float32], sums: NDArray[np.float64]) -> None:
         """Weighted sums (n, 4, 4, 3) of n patches: over lines with the weights _LINES, then over columns with the same."""
-        n = len(pixels)
-        for first in range(0, n, _SLICE):
-            part = slice(first, min(first + _SLICE, n))
-            rows = self._rows[: part.stop - first]
-            np.copyto(rows, pixels[part].reshape(rows.shape))
-            np.matmul(_LINES, rows, out=self._lines[part])
+        n = len(rows)
+        np.matmul(_LINES, rows, out=self._lines[:n])
         np.copyto(self._exact_lines[:n], self._lines[:n])
-        np.matmul(self._exact_lines[:n], _COLUMNS, out=sums.reshape(n, 4, 12))
+        np.matmul(self._exact_lines[:n].reshape(n * 4, _ROW), _COLUMNS, out=sums.reshape(n * 4, 12))
 
-    def _measure(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _measure(self, rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """(n,) variance and mean squared difference to the pixel below, of every eighth row."""
-        n = len(pixels)
-        lines = pixels.reshape(n, _SIDE, _ROW)
-        some, step = self._some[0, :n], self._some[1, :n]
-        np.copyto(some, lines[:, ::_EVERY])
-        np.copyto(step, lines[:, 1::_EVERY])
-        np.subtract(step, some, out=step)
-        some, step = some.reshape(n, -1), step.reshape(n, -1)
+        some, step = self._some[:, : len(rows)]
+        np.copyto(some, rows[:, ::_EVERY])
+        np.subtract(rows[:, 1::_EVERY], some, out=step)
+        some, step = some.reshape(len(rows), -1), step.reshape(len(rows), -1)
         mean = np.vecdot(some, _ONES) / _ONES.size
         return np.vecdot(some, some) / _ONES.size - mean * mean, np.vecdot(step, step) / _ONES.size
+
+
+class _Inexact:
+    """What is to be said of patches that uint8 cannot hold, as long as their values are at hand."""
+
+    def __init__(self, split: str, start: int) -> None:
+        self._split, self._start = split, start
+        self.findings: list[Finding] = []
+        self.digests: dict[int, NDArray[np.uint64]] = {}
+        self.plain: list[int] = []
+
+    def look(self, block: NDArray[np.generic], exact: NDArray[np.bool_], at: int) -> None:
+        """Look at those patches of a block that are not exact; the first patch is number `at`."""
+        if exact.all():
+            return
+        self.findings += pixel_findings(block, exact, self._split, self._start + at)
+        for row in np.flatnonzero(~exact).tolist():
+            values = np.ascontiguousarray(block[row])
+            self.digests[at + row] = np.frombuffer(xxhash.xxh3_128_digest(values.data.cast("B"), 1), np.uint64)
+            if _one_value(values):
+                self.plain.append(at + row)
 
 
 def _digests(items: NDArray[np.generic]) -> NDArray[np.uint64]:

@@ -9,6 +9,7 @@ import csv
 import hashlib
 import io
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from .pcam import PATCH_SHAPE, SourceSplit, find_splits, meta_columns, read_labe
 from .sources import Source, open_source
 from .store import BLOCK_ROWS, FORMAT, NO_LABEL, VERSION, content_sha256
 from .stream import inspect_source, restored, unreadable_findings
+from .tap import FileDigest, open_digest
 
 __all__ = ["pack"]
 
@@ -46,14 +48,17 @@ def pack(source: Path, out: Path, *, progress: Progress | None = None) -> dict[s
     total = sum(s.n for s in sources)
     findings: list[Finding] = []
     splits: dict[str, Any] = {}
+    files: list[dict[str, Any]] = []
     with new_folder(out, what="store") as folder:
         done, seen = 0, []
         for split in sources:
             (folder / split.name).mkdir()
             view = open_source(source, split.name)
-            splits[split.name], inspection = _pack_split(
-                split, view, folder / split.name, findings, _offset(progress, done, total)
-            )
+            with open_digest(split.x) as tap:
+                splits[split.name], inspection = _pack_split(
+                    split, view, tap, folder / split.name, findings, _offset(progress, done, total)
+                )
+                files += _source_files(split, tap)
             seen.append((view, inspection))
             done += split.n
         findings += find_copies(seen)
@@ -70,7 +75,7 @@ def pack(source: Path, out: Path, *, progress: Progress | None = None) -> dict[s
             "version": VERSION,
             "histoproof": __version__,
             "block_rows": BLOCK_ROWS,
-            "source": {"folder": str(source), "files": _source_files(sources)},
+            "source": {"folder": str(source), "files": files},
             "splits": splits,
             "meta_sha256": sha256_file(folder / "meta.csv"),
             "content_sha256": content_sha256(splits, quarantine),
@@ -80,10 +85,10 @@ def pack(source: Path, out: Path, *, progress: Progress | None = None) -> dict[s
 
 
 def _pack_split(
-    source: SourceSplit, view: Source, folder: Path, findings: list[Finding], progress: Progress
+    source: SourceSplit, view: Source, tap: FileDigest, folder: Path, findings: list[Finding], progress: Progress
 ) -> tuple[dict[str, Any], Inspection]:
     labels = _pack_labels(source, folder, findings)
-    images, seen = _pack_images(view, folder / "images.npy", progress)
+    images, seen = _pack_images(view, tap, folder / "images.npy", progress)
     findings += seen.findings
     positive = None if labels is None else int((np.load(folder / "labels.npy") == 1).sum())
     manifest = {
@@ -97,7 +102,7 @@ def _pack_split(
     return manifest, seen
 
 
-def _pack_images(source: Source, path: Path, progress: Progress) -> tuple[dict[str, Any], Inspection]:
+def _pack_images(source: Source, tap: FileDigest, path: Path, progress: Progress) -> tuple[dict[str, Any], Inspection]:
     if restored(source) is not None:
         raise DataError(
             f"{source.x}: pixels seem to be scaled to 0-1", valid="whole numbers 0-255", next="multiply x by 255"
@@ -107,21 +112,32 @@ def _pack_images(source: Source, path: Path, progress: Progress) -> tuple[dict[s
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
     whole, blocks = hashlib.sha256(header.getvalue()), _BlockDigests()
     parts = []
-    with path.open("wb") as file:
-        file.write(header.getvalue())
-        for piece in inspect_source(source):
+    # Three more than see the pixels: one digests the whole, one the blocks, this one writes. They hardly need the interpreter.
+    with path.open("wb", buffering=0) as file, ThreadPoolExecutor(2, "digest") as digesting:
+        _write(file, header.getvalue())
+        for piece in inspect_source(source, tap=tap):
             if piece.unreadable:
                 first = unreadable_findings(source.name, piece.unreadable, piece.reason)[0]
                 raise DataError(f"{source.x}: {first.detail}", next="the file is damaged or cut short: fetch it again")
             content = piece.pixels.reshape(-1).data
-            file.write(content)
-            whole.update(content)
-            blocks.update(piece.pixels)
+            taken = [digesting.submit(whole.update, content), digesting.submit(blocks.update, piece.pixels)]
+            _write(file, content)
             parts.append(piece.seen)
-            progress(piece.start + len(piece.pixels), source.n)
+            stop = piece.start + len(piece.pixels)
+            if source.offset is None:  # a little behind, so that a large file comes from the disk once
+                tap.advance(source.x.stat().st_size * stop // source.n)
+            for digest in taken:
+                digest.result()
+            progress(stop, source.n)
     seen = Inspection.join(parts)
     digests = {"sha256": whole.hexdigest(), "blocks": blocks.close(), "inexact_patches": int((~seen.exact).sum())}
     return digests, seen
+
+
+def _write(file: io.FileIO, content: bytes | memoryview) -> None:
+    left = memoryview(content)
+    while left:  # a signal, or a disk that is filling up, makes a write short
+        left = left[file.write(left) :]
 
 
 class _BlockDigests:
@@ -179,8 +195,11 @@ def _write_meta(sources: list[SourceSplit], path: Path) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("split", "index", *columns))
         for source in sources:
-            rows = read_meta(source.meta, source.n) if source.meta else ({} for _ in range(source.n))
-            for index, row in enumerate(rows):
+            if source.meta is None:
+                blank = ("",) * len(columns)
+                writer.writerows((source.name, index, *blank) for index in range(source.n))
+                continue
+            for index, row in enumerate(read_meta(source.meta, source.n)):
                 writer.writerow((source.name, index, *(row.get(c) or "" for c in columns)))
 
 
@@ -190,9 +209,14 @@ def _csv(rows: list[tuple[str, ...]]) -> str:
     return text.getvalue()
 
 
-def _source_files(sources: list[SourceSplit]) -> list[dict[str, Any]]:
-    paths = [path for s in sources for path in (s.x, s.y, s.meta) if path is not None]
-    return [{"name": p.name, "bytes": p.stat().st_size, "sha256": sha256_file(p)} for p in paths]
+def _source_files(source: SourceSplit, tap: FileDigest) -> list[dict[str, Any]]:
+    """{"name", "bytes", digest under the name of its algorithm} of each file of a split."""
+    size, digest = tap.close()
+    small = [path for path in (source.y, source.meta) if path is not None]
+    return [
+        {"name": source.x.name, "bytes": size, "xxh128": digest},
+        *({"name": p.name, "bytes": p.stat().st_size, "sha256": sha256_file(p)} for p in small),
+    ]
 
 
 def _offset(progress: Progress | None, done: int, total: int) -> Progress:

@@ -9,7 +9,6 @@ from .findings import Finding
 
 __all__ = ["as_float64", "as_uint8", "looks_scaled", "narrow", "pixel_findings"]
 
-_AXES = (1, 2, 3)
 _SLICE = 16
 """Patches narrowed at once: what fits the cache."""
 
@@ -22,23 +21,38 @@ def as_uint8(block: NDArray[np.generic]) -> tuple[NDArray[np.uint8], NDArray[np.
     if block.dtype == np.uint8:
         return np.asarray(block, dtype=np.uint8), np.ones(len(block), dtype=np.bool_)
     pixels, exact = np.empty(block.shape, np.uint8), np.empty(len(block), np.bool_)
+    again = np.empty((min(_SLICE, len(block)), *block.shape[1:]), np.float32)
     for first in range(0, len(block), _SLICE):
-        part = slice(first, first + _SLICE)
-        exact[part] = narrow(block[part], pixels[part])
+        part = block[first : first + _SLICE]
+        stop = first + len(part)
+        narrow(part, pixels[first:stop], again[: len(part)], exact[first:stop])
     return pixels, exact
 
 
-def narrow(block: NDArray[np.generic], pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """As `as_uint8`, for a few patches at once, of any dtype but uint8: writes `pixels`, returns `exact`."""
+def narrow(
+    block: NDArray[np.generic],
+    pixels: NDArray[np.uint8],
+    again: NDArray[np.float32],
+    exact: NDArray[np.bool_],
+    same: NDArray[np.bool_] | None = None,
+) -> None:
+    """As `as_uint8`, for a few patches at once, of any dtype but uint8: writes `pixels` and `exact`.
+
+    Writes the pixels to `again` as well, as float32: a value was kept if it is the same after the way there and back. `same`, of
+    the block's shape, is working memory. All are contiguous; given room that is used again and again, no fresh pages are touched.
+    """
     with np.errstate(
         invalid="ignore", over="ignore"
     ):  # what a cast makes of NaN or 1e5 is not the value, and so is seen
         np.copyto(pixels, block, casting="unsafe")
-        exact: NDArray[np.bool_] = (pixels == block).all(axis=_AXES)
+        np.copyto(again, pixels)
+        equal = np.equal(again, block, out=same)
+    np.logical_and.reduce(equal.reshape(len(block), -1), axis=1, out=exact)
     if not exact.all():
-        values = np.nan_to_num(as_float64(block[~exact]), nan=0.0, posinf=255.0, neginf=0.0)
-        pixels[~exact] = np.rint(np.clip(values, 0, 255))
-    return exact
+        inexact = ~exact
+        values = np.nan_to_num(as_float64(block[inexact]), nan=0.0, posinf=255.0, neginf=0.0)
+        pixels[inexact] = np.rint(np.clip(values, 0, 255))
+        again[inexact] = pixels[inexact]
 
 
 def as_float64(values: NDArray[np.generic]) -> NDArray[np.float64]:
@@ -77,6 +91,9 @@ def looks_scaled(block: NDArray[np.generic]) -> bool:
         return False
     scaled = 0
     for patch in block:
+        few = patch[:1]
+        if (np.isfinite(few) & (few > 1)).any():  # settles most patches
+            continue
         values = as_float64(patch)
         finite = values[np.isfinite(values)]
         scaled += bool(finite.size and finite.min() >= 0 and finite.max() <= 1 and (finite != np.rint(finite)).any())

@@ -11,6 +11,7 @@ from .findings import Finding
 from .pcam import PATCH_SHAPE
 from .pixels import as_uint8
 from .sources import DAMAGE, Source
+from .stream import in_order
 
 __all__ = ["bloat_findings", "size_table"]
 
@@ -160,7 +161,7 @@ def _gzip(source: Source, base: int) -> dict[str, Any]:
         pixels, _ = as_uint8(source.rows(indices))
     except DAMAGE:
         return {"level": _LEVEL, "n": 0, "ratio": None, "bytes": None, "missing": None}
-    packed = sum(len(zlib.compress(patch.data.cast("B"), _LEVEL)) for patch in pixels)
+    packed = sum(in_order(lambda patch: len(zlib.compress(patch.data.cast("B"), _LEVEL)), pixels))
     ratio = packed / (len(pixels) * _PATCH)
     left = round(base * ratio)
     packs = any(name.split()[0] not in ("shuffle", "fletcher32") for name in source.layout["filters"])

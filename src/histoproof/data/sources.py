@@ -17,7 +17,7 @@ from ..files import read_lines
 from .findings import Finding, is_finding, quarantine_reasons
 from .officials import COUNTS
 from .pcam import PATCH_SHAPE, SPLITS, SplitName, csv_rows, dataset, official_name, open_h5, reason_of
-from .rows import Read, absent_part, at_offset, check_chunks, filters_of, reader
+from .rows import Read, absent_part, at_offset, check_chunks, filters_of, plain_offset, reader
 from .store import NO_LABEL, Split, Store, open_store
 
 __all__ = ["DAMAGE", "Source", "open_source", "open_sources", "read_column", "recorded_findings"]
@@ -54,6 +54,8 @@ class Source:
     known: NDArray[np.bool_] | None = None
     """(n,): in a store, patches whose pixels were replaced when they were packed."""
     store: Split | None = None
+    offset: int | None = None
+    """Where in the file the pixels begin, if they lie there one after the other, and are read from there as they are."""
     findings: list[Finding] = field(default_factory=list)
     """What opening it brought to light."""
 
@@ -214,6 +216,7 @@ def _from_files(folder: Path, name: SplitName) -> Source:
             n=n,
             dtype=x.dtype,
             read=reader(x, x_path),
+            offset=plain_offset(x, x_path),
             chunk=int(x.chunks[0]) if x.chunks else 1,
             x=x_path,
             y=y_path if y_path.is_file() else None,

@@ -1,7 +1,6 @@
 """One pass over a split's pixels on several threads, in order, with a bounded number of blocks in memory."""
 
 import hashlib
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -13,18 +12,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..cores import available_cores
 from .findings import Finding
 from .inspection import Inspection, Inspector
 from .pcam import PATCH_SHAPE, reason_of
 from .pixels import as_float64, looks_scaled
 from .sources import DAMAGE, Source
 from .store import BLOCK_ROWS
+from .tap import FileDigest
 
 __all__ = ["Piece", "in_order", "inspect_source", "restored", "threads", "unreadable_findings"]
 
 _ROWS = 128
 """Patches to a task: 3.5 MB as uint8, 14 MB as float32."""
 _MOST_BYTES = 32 << 20
+_SLICE = 16
+"""Patches read at once and seen before the next: they are still in the cache."""
 _ROUNDING = 1e-2
 
 
@@ -42,38 +45,70 @@ class Piece:
 
 def threads() -> int:
     """Worker threads: one for each core this process may use, 8 at most."""
-    return min(8, len(os.sched_getaffinity(0)))
+    return min(8, available_cores())
 
 
-def inspect_source(source: Source, *, digest: bool = False) -> Iterator[Piece]:
+def inspect_source(source: Source, *, digest: bool = False, tap: FileDigest | None = None) -> Iterator[Piece]:
     """The pieces of a split in order; `digest` takes the SHA-256 of each 1,024 patches, as a store's manifest has them.
+
+    `tap` is given the pixels as they are read, where they lie in the file one after the other. One thread then sees them all:
+    others are to find work of their own.
 
     A piece's pixels are overwritten once the next piece is asked for.
     """
     rows = BLOCK_ROWS if digest else _rows(source)
+    tap = None if source.offset is None else tap
+    workers = threads() if tap is None else 1
     local = threading.local()
     free: SimpleQueue[NDArray[np.uint8]] = SimpleQueue()
-    for _ in range(min(_ahead() + 1, -(-source.n // rows))):
+    for _ in range(min(_ahead(workers) + 1, -(-source.n // rows))):
         free.put(np.empty((min(rows, source.n), *PATCH_SHAPE), np.uint8))
 
     def task(start: int) -> Piece:
         if not hasattr(local, "inspector"):
             local.inspector = Inspector()
-            local.stored = None if source.dtype == np.uint8 else np.empty((rows, *PATCH_SHAPE), source.dtype)
+            local.reads = _Reads(source, tap)
         stop = min(start + rows, source.n)
-        into = free.get()[: stop - start]
-        stored = into if local.stored is None else local.stored[: stop - start]
-        unreadable, reason = _read(source, start, stored)
+        pixels = free.get()[: stop - start]
         known = np.zeros(stop - start, np.bool_) if source.known is None else source.known[start:stop].copy()
-        known[[row - start for row in unreadable]] = True
-        pixels, seen = local.inspector(stored, source.name, start, known, into)
+        reads: _Reads = local.reads
+        seen = local.inspector.follow(reads.blocks(start, pixels, known), pixels, source.name, start, known)
         sha = hashlib.sha256(pixels.data.cast("B")).hexdigest() if digest else None
-        return Piece(start, pixels, seen, unreadable, reason, sha)
+        return Piece(start, pixels, seen, reads.unreadable, reads.reason, sha)
 
-    for piece in in_order(task, range(0, source.n, rows)):
+    for piece in in_order(task, range(0, source.n, rows), workers):
         yield piece
         base = piece.pixels.base
         free.put(piece.pixels if base is None else base)
+
+
+class _Reads:
+    """Reads a split a few patches at a time into the same room again and again; each thread needs its own."""
+
+    def __init__(self, source: Source, tap: FileDigest | None) -> None:
+        self._source, self._tap = source, tap
+        self._step = source.chunk * max(1, _SLICE // source.chunk)
+        room = (min(self._step, source.n), *PATCH_SHAPE)
+        self._stored = None if source.dtype == np.uint8 else np.empty(room, source.dtype)
+        self.unreadable: list[int] = []
+        self.reason = ""
+
+    def blocks(self, start: int, pixels: NDArray[np.uint8], known: NDArray[np.bool_]) -> Iterator[NDArray[np.generic]]:
+        """The patches from `start` as stored, as many as `pixels` has room for, and into it where they are uint8.
+
+        Those that cannot be read are zero, `known`, and listed in `unreadable` with the first one's `reason`.
+        """
+        self.unreadable, self.reason = [], ""
+        for first in range(0, len(pixels), self._step):
+            stop = min(first + self._step, len(pixels))
+            block = pixels[first:stop] if self._stored is None else self._stored[: stop - first]
+            unreadable, reason = _read(self._source, start + first, block)
+            known[[row - start for row in unreadable]] = True
+            self.unreadable += unreadable
+            self.reason = self.reason or reason
+            if self._tap is not None and self._source.offset is not None and not unreadable:
+                self._tap.take(self._source.offset + (start + first) * block[0].nbytes, block)
+            yield block
 
 
 def _rows(source: Source) -> int:
@@ -84,19 +119,20 @@ def _rows(source: Source) -> int:
     return max(source.chunk, _ROWS // source.chunk * source.chunk)
 
 
-def _ahead() -> int:
+def _ahead(workers: int) -> int:
     """Tasks under way or done and waiting for their turn."""
-    return threads() + 2
+    return workers + 2
 
 
-def in_order(task: Callable[[Any], Any], work: Any) -> Iterator[Any]:
-    """task(item) for each item on `threads()` threads, results in order; a bounded number waits."""
-    with ThreadPoolExecutor(threads(), thread_name_prefix="audit") as pool:
+def in_order(task: Callable[[Any], Any], work: Any, workers: int | None = None) -> Iterator[Any]:
+    """task(item) for each item on so many threads (`threads()`), results in order; a bounded number waits."""
+    workers = workers or threads()
+    with ThreadPoolExecutor(workers, thread_name_prefix="audit") as pool:
         waiting: deque[Future[Any]] = deque()
         try:
             for item in work:
                 waiting.append(pool.submit(task, item))
-                if len(waiting) >= _ahead():
+                if len(waiting) >= _ahead(workers):
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
@@ -152,4 +188,4 @@ def restored(source: Source) -> Source | None:
             out[...] = values
         return values if out is None else out
 
-    return replace(source, read=read, dtype=np.dtype(np.float64))
+    return replace(source, read=read, dtype=np.dtype(np.float64), offset=None)

@@ -6,12 +6,12 @@ from torch import nn
 from .. import rng
 from ..config import CnnConfig, MlpConfig, ModelConfig, MonaiConfig
 from .cnn import ResidualCnn
-from .dropout import KeyedDropout, rekey
-from .linear import BatchLinear, batch_linears
+from .dropout import KeyedDropout, keyed_dropouts, rekey
+from .linear import PixelLinear, pixel_linear
 from .mlp import Mlp
 from .monai import from_monai
 
-__all__ = ["BatchLinear", "KeyedDropout", "batch_linears", "build", "parameter_count", "rekey"]
+__all__ = ["KeyedDropout", "PixelLinear", "build", "keyed_dropouts", "parameter_count", "pixel_linear", "rekey"]
 
 
 def build(config: ModelConfig, seed: int) -> nn.Module:

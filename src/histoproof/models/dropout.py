@@ -1,11 +1,13 @@
 """Dropout whose mask is a function of a key, not of a global generator that threads would share."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from .. import rng
 
-__all__ = ["KeyedDropout", "rekey", "replace_dropout"]
+__all__ = ["KeyedDropout", "keyed_dropouts", "rekey", "replace_dropout"]
 
 
 class KeyedDropout(nn.Module):
@@ -25,15 +27,17 @@ class KeyedDropout(nn.Module):
         return x * keep.to(x.dtype).div_(1 - self.p)
 
 
-def rekey(model: nn.Module, device: torch.device, seed: int, step: int, shard: int) -> None:
-    """Give every dropout of `model` the masks of (seed, step, shard)."""
-    layer = 0
-    for module in model.modules():
-        if isinstance(module, KeyedDropout):
-            if module.generator is None or module.generator.device != device:
-                module.generator = torch.Generator(device)
-            module.generator.manual_seed(rng.key(seed, "dropout", step, shard, layer))
-            layer += 1
+def keyed_dropouts(model: nn.Module) -> list[KeyedDropout]:
+    """The dropouts of `model` in their order."""
+    return [module for module in model.modules() if isinstance(module, KeyedDropout)]
+
+
+def rekey(dropouts: Sequence[KeyedDropout], device: torch.device, seed: int, step: int, shard: int) -> None:
+    """Give a model's `keyed_dropouts` the masks of (seed, step, shard)."""
+    for layer, module in enumerate(dropouts):
+        if module.generator is None or module.generator.device != device:
+            module.generator = torch.Generator(device)
+        module.generator.manual_seed(rng.key(seed, "dropout", step, shard, layer))
 
 
 def replace_dropout(model: nn.Module) -> nn.Module:

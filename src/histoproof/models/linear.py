@@ -1,37 +1,34 @@
-"""A linear layer whose weight gradient is left to the batch.
+"""A linear layer over all pixels of a patch: wide (27,648 inputs), so its weight is the model.
 
-The gradient of a linear layer's weight is dy^T x, summed over patches. Where the layer is wide (27,648 pixels times 64 units:
-7 MB) and a shard is small, writing one gradient a shard and adding them up costs more than the products. So a shard keeps
-x and y here, and the sharded step computes dy^T x once for the whole batch, in the order of the shards.
+Its weight lies in memory input by input: what belongs to some rows of the image is one piece of memory. So a batch's outputs and
+weight gradient are computed block by block (`first_layer.py`), each block's weights, gradient and momentum passing through a
+core's cache once, and workers share the blocks.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["BatchLinear", "batch_linears"]
+__all__ = ["PixelLinear", "pixel_linear"]
 
 
-class BatchLinear(nn.Linear):
-    """nn.Linear; with `deferred` set, it keeps the last (x, y), and no gradient flows to `weight`."""
+class PixelLinear(nn.Linear):
+    """nn.Linear; with `given`, x W^T computed elsewhere for these patches, it adds the bias to that instead."""
 
-    deferred = False
-    _seen: tuple[Tensor, Tensor] | None = None
+    given: Tensor | None = None
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features)
+        self.weight = nn.Parameter(self.weight.detach().t().contiguous().t())
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_features) to (B, out_features)."""
-        if not self.deferred:
-            return super().forward(x)
-        y = F.linear(x, self.weight.detach(), self.bias)
-        self._seen = (x.detach(), y)
-        return y
-
-    def take_seen(self) -> tuple[Tensor, Tensor]:
-        """(x, y) of the last forward pass: x without its history, y with it. They are held no longer than until this call."""
-        assert self._seen is not None, "a forward pass of a deferred layer comes first"
-        seen, self._seen = self._seen, None
-        return seen
+        if self.given is None:
+            return F.linear(x, self.weight, self.bias)
+        y, self.given = self.given, None
+        return torch.add(y, self.bias)
 
 
-def batch_linears(model: nn.Module) -> list[BatchLinear]:
-    """The layers of `model` whose weight gradient is left to the batch, in their order."""
-    return [module for module in model.modules() if isinstance(module, BatchLinear)]
+def pixel_linear(model: nn.Module) -> PixelLinear | None:
+    """The layer of `model` that takes the pixels; None where another kind of layer does."""
+    return next((module for module in model.modules() if isinstance(module, PixelLinear)), None)

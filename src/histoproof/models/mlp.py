@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from .dropout import KeyedDropout
-from .linear import BatchLinear
+from .linear import PixelLinear
 
 __all__ = ["Mlp"]
 
@@ -20,7 +20,7 @@ class Mlp(nn.Module):
         layers: list[nn.Module] = []
         width = _PIXELS
         for units in hidden:
-            linear = BatchLinear if width == _PIXELS else nn.Linear
+            linear = PixelLinear if width == _PIXELS else nn.Linear
             layers += [linear(width, units), nn.ReLU(), KeyedDropout(dropout)]
             width = units
         self.layers = nn.Sequential(*layers, nn.Linear(width, 1))

@@ -9,6 +9,7 @@ from ...errors import RunError
 from ...runs import Run
 from ...runs.listing import run_folders
 from .audit import AuditEvidence, is_audit, read_audit
+from .benches import BenchEvidence, is_bench, read_bench
 from .champions import ChampionEvidence, is_champion, read_champion
 from .dose import DoseEvidence, is_dose, read_dose
 from .repository import RepositoryEvidence, is_repository, read_repository
@@ -34,6 +35,7 @@ class Evidence:
     champions: list[ChampionEvidence] = field(default_factory=list)
     slices: list[SlicesEvidence] = field(default_factory=list)
     drifts: list[DriftEvidence] = field(default_factory=list)
+    benches: list[BenchEvidence] = field(default_factory=list)
     repositories: list[RepositoryEvidence] = field(default_factory=list)
     twins: list[TwinEvidence] = field(default_factory=list)
     """Found among the runs."""
@@ -106,6 +108,7 @@ _KINDS: tuple[tuple[Callable[[Path], bool], str, Callable[[Path], Any]], ...] = 
     (is_dose, "doses", read_dose),
     (is_slices, "slices", read_slices),
     (is_drift, "drifts", read_drift),
+    (is_bench, "benches", read_bench),
     (is_repository, "repositories", read_repository),
 )
 """(whether a folder is one, the attribute of Evidence, how it is read), in the order in which they are asked."""
@@ -128,6 +131,6 @@ def _inside(path: Path) -> list[Path]:
     if not inside:
         raise RunError(
             f"{path} holds nothing that a journal can be made of",
-            valid="run folders, or folders with runs; stores; folders of `data audit --out` and `dose`; a git repository",
+            valid="folders of runs, `data audit --out`, `dose`, `bench`; stores; a git repository",
         )
     return inside
