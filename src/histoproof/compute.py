@@ -57,7 +57,7 @@ def as_input(
     n, height, width, channels = images_NHWC.shape
     if out is None:
         out = torch.empty(images_NHWC.shape, dtype=torch.float32, device=images_NHWC.device)
-    x, images = out.view(n, height, width * channels), images_NHWC.view(n, height, width * channels)
+    x, images = out.view(n, height, width * channels), images_NHWC.reshape(n, height, width * channels)
     scale, shift, from_bytes = _rows(standardize, width, x.device)
     factor = offset = None
     if colour is not None:
