@@ -251,6 +251,7 @@ def test_a_place_that_cannot_be_written_to(mounted: Callable[[str], Path], store
         bench.loader(store, out=folder / "out")
 
 
+@pytest.mark.slow
 def test_on_the_command_line(tmp_path: Path, store: Path) -> None:
     options = [
         "--store",

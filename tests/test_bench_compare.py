@@ -342,6 +342,7 @@ def test_what_a_file_says_cannot_steer_the_terminal(tmp_path: Path) -> None:
     assert all(line.isprintable() for line in compare_words(found))
 
 
+@pytest.mark.slow
 def test_exit_codes(tmp_path: Path) -> None:
     a, b = written(tmp_path / "a.json", result(1)), written(tmp_path / "b.json", result(2, speed=0.5))
     write_text(tmp_path / "c.yaml", "seed: 1\n")

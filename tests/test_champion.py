@@ -610,6 +610,7 @@ def histoproof(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False, stdin=subprocess.DEVNULL)
 
 
+@pytest.mark.slow
 def test_the_commands_print_what_was_decided_and_exit_as_promised(study: Path, own: Path, tmp_path: Path) -> None:
     folder = tmp_path / "my work"
     shutil.copytree(study, folder / "s", ignore=shutil.ignore_patterns("champion"))

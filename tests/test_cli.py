@@ -30,6 +30,7 @@ def as_json(done: subprocess.CompletedProcess[str]) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_the_chain_by_hand(tmp_path: Path) -> None:
     """synth, pack, train, evaluate, predict, journal: each with --json, in a folder with a space in its name."""
     folder = tmp_path / "my work"

@@ -98,6 +98,7 @@ def test_a_study_has_a_row_a_cell_shares_equal_trainings_and_cleans_up(study: Pa
     assert "is not what its summary.json says" in journal([out], study.parent / "forged")["problems"][0]
 
 
+@pytest.mark.slow
 def test_a_killed_study_goes_on_and_ends_in_the_same_numbers(study: Path, official: Path) -> None:
     folder = study.parent
     (folder / "c.yaml").write_text(CONFIG.replace("epochs: 2", "epochs: 5, checkpoint_every_steps: 3"))

@@ -57,7 +57,7 @@ ENGLISH, DUTCH = language("en"), language("nl")
 
 SAME = {
     # names
-    *("Brier", "Commit", "Commits", "Digest (SHA-256)", "Merges", "Tags", "dtype", "p (Holm)"),
+    *("Brier", "Commit", "Commits", "Digest (SHA-256)", "Merges", "Patches/s", "Tags", "dtype", "p (Holm)"),
     # the field's terms
     *("Batch", "Bytes", "Epochs", "Hardware", "Loss", "Metadata (CSV)", "Model", "Patches", "Recall", "Run", "Runs"),
     *(

@@ -26,7 +26,7 @@ def run(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-@pytest.mark.parametrize("lang", ["en", "nl"])
+@pytest.mark.parametrize("lang", ["en", pytest.param("nl", marks=pytest.mark.slow)])
 def test_a_run_brings_its_slices_and_both_pages_hold_their_numbers(run: Path, tmp_path: Path, lang: str) -> None:
     made = journal([run, run.parent / "drift"], tmp_path / "j", lang=lang)  # type: ignore[arg-type]
     found, moved = read_json(run / "slices" / "slices.json"), read_json(run.parent / "drift" / "drift.json")
