@@ -82,3 +82,26 @@ def test_without_a_bench_the_chapter_says_what_to_run(store: Path, tmp_path: Pat
 def test_rates_keep_three_digits_that_count() -> None:
     w = language("en")
     assert [_rate(v, w) for v in (0.5, 12.34, 119.6, 1234.0, 98765.0)] == ["0.5", "12.3", "120", "1,230", "98,800"]
+
+
+@pytest.mark.parametrize("path", ["peak_ram_bytes", "median", "name", "surrogate"])
+def test_hostile_values_are_answered_in_words_and_leave_no_folder(measured: Path, tmp_path: Path, path: str) -> None:
+    rows = read_json(measured / "bench.json")["rows"]
+    match path:
+        case "peak_ram_bytes":
+            rows[0]["peak_ram_bytes"] = 10**400
+        case "median":
+            rows[0]["images_per_s"]["median"] = 5e-324
+        case "name":
+            rows[0]["ceiling"]["name"] = 5
+        case _:
+            rows[0]["model"] = "⟦surrogate⟧"
+    copy = changed(measured, tmp_path / "b", rows=rows)
+    if path == "surrogate":
+        text = (copy / "bench.json").read_text().replace("⟦surrogate⟧", "\\ud800")
+        (copy / "bench.json").write_text(text)
+    with pytest.raises(DataError, match="bench.json is damaged"):
+        journal([copy], tmp_path / "j")
+    with pytest.raises(DataError, match="bench.json is damaged"):
+        bench.compare(measured, copy)
+    assert not (tmp_path / "j").exists()

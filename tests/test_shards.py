@@ -1,5 +1,6 @@
 """A step's bits do not depend on who computed which shard; its mathematics are those of the plain step."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -164,3 +165,18 @@ def test_the_blocks_of_the_first_layer_are_the_layer(batch: Batch, hidden: list[
     expected = torch.linalg.vector_norm(torch.stack([g.double().norm() for g in result.gradients]))
     assert result.norm == pytest.approx(float(expected), rel=1e-5)
     pool.close()
+
+
+def test_after_a_failure_nobody_begins_another_piece() -> None:
+    workers, begun = Workers(2), []
+
+    def fails(_: int, piece: int) -> None:
+        begun.append(piece)
+        if piece == 0:
+            raise ValueError("piece 0")
+        time.sleep(0.01)
+
+    with pytest.raises(ValueError, match="piece 0"):
+        workers.share(fails, 500)
+    workers.close()
+    assert len(begun) < 250

@@ -162,12 +162,14 @@ class Workers:
             0 if beside is None else -1
         )  # next() on it is one step that no other thread can split
         ended: SimpleQueue[BaseException | None] = SimpleQueue()
+        failed = False
 
         def lane(worker: int) -> None:
+            nonlocal failed
             failure: BaseException | None = None
             try:
                 for piece in next_piece:
-                    if piece >= pieces:
+                    if failed or piece >= pieces:  # what is left would be thrown away
                         break
                     if piece < 0:
                         assert beside is not None
@@ -175,7 +177,7 @@ class Workers:
                     else:
                         found[piece] = work(worker, piece)
             except BaseException as e:  # noqa: BLE001 (raised by the caller, once all have ended)
-                failure = e
+                failure, failed = e, True
             ended.put(failure)
 
         used = min(self.count, pieces + (beside is not None))
@@ -216,3 +218,4 @@ def _serve(lane: "SimpleQueue[Callable[[], None] | None]") -> None:
     torch.set_num_threads(1)
     while (task := lane.get()) is not None:
         task()
+        del task  # with what it holds: the next one may be long in coming

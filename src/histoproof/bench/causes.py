@@ -208,7 +208,7 @@ def _speed(speed: Speed, conditions: dict[str, Any], cores: float) -> float | No
     try:
         value = speed(conditions, cores)
         return None if value is None or not math.isfinite(float(value)) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 
@@ -233,8 +233,10 @@ def _at(content: Any, *path: str) -> Any:
     return content
 
 
-def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
+    if not isinstance(content, dict):
+        return {prefix.rstrip("."): content}
     for key, value in content.items():
         found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return found

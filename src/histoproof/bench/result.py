@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -92,36 +92,67 @@ class _Part(BaseModel):
     model_config = ConfigDict(strict=True, allow_inf_nan=False, extra="allow")
 
 
+_Positive = Annotated[float, Field(gt=1e-9, lt=1e18)]
+_Name = Annotated[str, Field(max_length=200)]
+
+
 class _Rate(_Part):
-    median: float = Field(gt=0)
-    low: float | None = Field(gt=0)
-    high: float | None = Field(gt=0)
-    samples: list[float] = Field(min_length=1, max_length=20_000)
+    median: _Positive
+    low: _Positive | None
+    high: _Positive | None
+    samples: list[_Positive] = Field(min_length=1, max_length=20_000)
 
 
 class _Ceiling(_Rate):
     unit: str
 
 
+_Whole = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class _Top(_Part):
+    name: _Name
+    fraction: Annotated[float, Field(ge=0, lt=1e9)]
+    images_per_s: _Positive
+
+
 class _Row(_Part):
-    what: str
-    model: str | None
-    device: str
-    batch_size: int | None
-    precision: str | None
-    variant: str | None
-    status: str
+    what: _Name
+    model: _Name | None
+    device: _Name
+    batch_size: _Whole | None
+    precision: _Name | None
+    variant: _Name | None
+    status: _Name
     reason: str | None
+    ceiling: _Top | None = None
+    bottleneck: dict[str, Any] | None = None
+    peak_ram_bytes: _Whole | None = None
+    peak_vram_bytes: _Whole | None = None
     images_per_s: _Rate | None
     stages: dict[str, _Rate | None]
     threads: dict[str, int] | None
     conditions: dict[str, Any]
 
 
+class _Cpu(_Part):
+    available: _Whole
+
+
+class _Environment(_Part):
+    cpu: _Cpu
+    gpu: dict[str, Any] | None = None
+    slurm: dict[str, Any] = {}
+    packages: dict[str, Any] = {}
+
+
 class _Bench(_Part):
     kind: str
+    stopped: _Name | None = None
+    command: list[str] = []
+    effort: dict[str, Any] = {}
     subject: dict[str, Any]
-    environment: dict[str, Any]
+    environment: _Environment
     ceilings: dict[str, _Ceiling]
     rows: list[_Row]
     costs: list[dict[str, Any]]
@@ -130,6 +161,8 @@ class _Bench(_Part):
 def read_bench(path: Path) -> dict[str, Any]:
     """A bench result: bench.json, or the folder it lies in. Raises DataError for any other file, and for one that was changed."""
     file = path / "bench.json" if path.is_dir() else path
+    if file.exists() and not file.is_file():
+        raise DataError(f"{file} is no file", next="give a folder that `histoproof bench` made, or its bench.json")
     try:
         content = read_json(file)
     except RecursionError:
@@ -145,15 +178,12 @@ def read_bench(path: Path) -> dict[str, Any]:
     except ValidationError as e:
         first = e.errors(include_url=False)[0]
         raise DataError(f"{file} is damaged: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    if any(sample <= 0 for row in content["rows"] for sample in _samples(row)):
-        raise DataError(f"{file} is damaged: a rate of 0 or less")
-    if content.get("bench_sha256") != bench_sha256(content):
+    try:
+        own = bench_sha256(content)
+    except UnicodeEncodeError:
+        raise DataError(f"{file} is damaged: it holds a text that is no Unicode") from None
+    if content.get("bench_sha256") != own:
         raise DataError(
             f"{file} was changed after it was measured: its digest does not hold", next="measure again, or put it back"
         )
     return content
-
-
-def _samples(row: dict[str, Any]) -> Iterator[float]:
-    for rate in (row["images_per_s"], *row["stages"].values()):
-        yield from rate["samples"] if rate else ()

@@ -39,15 +39,16 @@ def write_pages(found: Evidence, out: Path, lang: str, *, place: Path | None = N
         made = _whole(partial(render, _in_language(drawing.draw, w), f"{drawing.name}-svg"))
         svgs[drawing.name], assets[pngs[drawing.name]] = made
     title, seen = w.say("title"), glance(found, w)
-    html = html_page(pages, svgs, w, title=title, glance=seen, place=place, version=__version__)
+    html = _whole(lambda: html_page(pages, svgs, w, title=title, glance=seen, place=place, version=__version__))
+    markdown = _whole(lambda: markdown_page(pages, pngs, w, title=title, glance=seen, place=place))
     names = ["journal.html", "journal.md", *assets]
+    evidence = {str(path.absolute()): {"sha256": sha256_file(path), **fingerprint(path)} for path in found.files}
+    # first: it marks the folder as a journal's, which a later command may write again if this one is cut off
+    write_json(out / "journal.json", {"histoproof": __version__, "lang": lang, "files": names, "evidence": evidence})
     write_text(out / "journal.html", visible(html))
-    markdown = markdown_page(pages, pngs, w, title=title, glance=seen, place=place)
     write_text(out / "journal.md", visible(markdown))
     for name, png in assets.items():
         write_bytes(out / name, png)
-    evidence = {str(path.absolute()): {"sha256": sha256_file(path), **fingerprint(path)} for path in found.files}
-    write_json(out / "journal.json", {"histoproof": __version__, "lang": lang, "files": names, "evidence": evidence})
     return names
 
 
@@ -55,7 +56,7 @@ def _whole(make: Callable[[], T]) -> T:
     """What `make` returns. Raises DataError where evidence has values of another kind than it should."""
     try:
         return make()
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as e:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, RecursionError) as e:
         raise DataError(
             f"a file of the evidence holds what it should not: {type(e).__name__}: {e}",
             next="leave out one PATH after the other to find it, and make that one again",

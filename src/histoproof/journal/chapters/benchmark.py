@@ -173,7 +173,7 @@ def _cell(row: dict[str, Any], name: str, w: Language) -> Text:  # noqa: PLR0911
             return "–" if held is None else f"{w.say('benchmark.' + held['stage'])} {w.percent(held['share'], 0)}"
         case "ceiling":
             top = row["ceiling"]
-            return "–" if top is None else [f"{w.percent(top['fraction'], 0)} ", Code(top["name"])]
+            return "–" if top is None else [f"{w.percent(top['fraction'], 0)} ", Code(str(top["name"]))]
         case "gigabytes":
             return w.number(row["bytes_per_s"]["median"] / 1e9, 2)
         case "ram":
