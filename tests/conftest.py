@@ -1,6 +1,7 @@
 """Shared data: a small synthetic dataset and its store, made once; the real patches where they are; a disk that can fill up."""
 
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,10 @@ from histoproof.data.pcam import SplitName, official_name
 from histoproof.data.synth import synth
 
 REPOSITORY = Path(__file__).parents[1]
+
+# A shell that starts the tests in the background has SIGINT ignored; what they start would inherit that.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Same tests, same cases: property tests draw the same examples every time. HYPOTHESIS_PROFILE=explore draws new ones.
 settings.register_profile("same", derandomize=True, deadline=None)
