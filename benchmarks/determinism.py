@@ -40,7 +40,6 @@ Case = tuple[str, Any, Precision, int, AugmentConfig]
 CASES: list[Case] = [
     ("cnn", CnnConfig(name="cnn"), "fp32", 4, AugmentConfig(d4=True, brightness=0.1, contrast=0.1, channel=0.1)),
     ("cnn", CnnConfig(name="cnn"), "bf16", 4, AugmentConfig(d4=True, brightness=0.1, contrast=0.1, channel=0.1)),
-    ("mlp", MlpConfig(name="mlp"), "fp32", 2, AugmentConfig()),
     ("mlp", MlpConfig(name="mlp"), "fp32", 4, AugmentConfig()),
 ]
 STANDARDIZE = Standardize((0.7, 0.5, 0.7), (0.2, 0.3, 0.2))

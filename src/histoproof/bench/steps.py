@@ -75,7 +75,7 @@ def transfer_of(images: torch.Tensor) -> Stage:
 
 
 class _Reader:
-    """Batches one after the other, by one thread, as the prefetching one makes them."""
+    """Batches one after the other, by one thread."""
 
     def __init__(self, setup: Setup, pixels: Pixels) -> None:
         self._setup, self._pixels, self._epoch, self._step = setup, pixels, 0, 0
@@ -95,7 +95,7 @@ class _Reader:
 
 
 class _Feed:
-    """The training itself, as `fit` does it: prefetched batches, each step written down; epoch after epoch."""
+    """The training itself, as `fit` does it: batches made ahead, each step written down; epoch after epoch."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
@@ -122,7 +122,7 @@ class _Feed:
             at.epoch, at.step_in_epoch, at.loss_sum, at.patches = at.epoch + 1, 0, 0.0, 0
 
     def close(self) -> None:
-        """End the prefetching thread."""
+        """End what makes batches ahead."""
         if self._batches is not None:
             self._batches.close()
             self._batches = None
